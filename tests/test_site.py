@@ -1,0 +1,225 @@
+"""The docs site, as a reader meets it: every page reachable, in a browser, without the network.
+
+The site is the folder named by SEGTUNE_SITE, else it is built into a temporary folder.
+"""
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1300,1200""".split()
+
+
+# ---- the sidebar
+
+def listed():
+    "Every notebook that _quarto.yml puts in the sidebar, in its order"
+    def walk(entries):
+        for o in entries:
+            if isinstance(o, str): yield o
+            else: yield from walk(o["contents"])
+    return list(walk(yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]))
+
+def in_folder():
+    "Every notebook there is, apart from hidden ones"
+    paths = [o.relative_to(ROOT / "nbs") for o in (ROOT / "nbs").rglob("*.ipynb")]
+    return {o.as_posix() for o in paths if not any(part[0] in "._" for part in o.parts)}
+
+def page_name(nb): return re.sub(r"(^|/)\d+[a-z0-9]*_", r"\1", nb).replace(".ipynb", ".html")
+
+def test_the_sidebar_lists_every_notebook_once():
+    assert sorted(listed()) == sorted(in_folder())
+
+def test_the_api_is_in_reading_order():
+    api = [o for o in listed() if o[0].isdigit()]
+    assert api == sorted(api)
+
+def test_the_notebooks_share_the_one_quarto_config():
+    link = ROOT / "nbs/_quarto.yml"
+    assert link.is_symlink() and link.resolve() == ROOT / "_quarto.yml"
+
+
+# ---- the pages as files
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    if os.environ.get("SEGTUNE_SITE"): return Path(os.environ["SEGTUNE_SITE"])
+    out = tmp_path_factory.mktemp("site")
+    res = subprocess.run([sys.executable, "tools/docs.py", "site", "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+    assert res.returncode == 0, res.stdout + res.stderr
+    return out
+
+class Page(HTMLParser):
+    "What a page links to, loads, and can be linked at"
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.loads = set(), [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        if a.get("id"): self.ids.add(a["id"])
+        if tag == "a" and a.get("href"): self.links.append(a["href"])
+        elif tag == "link" and a.get("rel") not in ("next", "prev", "canonical"): self.loads.append(a.get("href"))
+        elif a.get("src"): self.loads.append(a["src"])
+
+@pytest.fixture(scope="session")
+def pages(site): return {o.relative_to(site).as_posix(): Page(o) for o in site.rglob("*.html") if "site_libs" not in o.parts}
+
+def test_every_notebook_has_its_page(pages): assert {page_name(o) for o in listed()} <= set(pages)
+
+def test_nothing_is_loaded_from_elsewhere(pages):
+    remote = {n: [o for o in p.loads if urlsplit(o).netloc] for n, p in pages.items()}
+    assert not any(remote.values()), remote
+
+def lost(site, pages, name):
+    "The links of a page that lead nowhere"
+    for href in pages[name].links:
+        to = urlsplit(href)
+        if to.scheme or to.netloc: continue
+        path = (site / name).parent / unquote(to.path) if to.path else site / name
+        target = path.resolve().relative_to(site.resolve()).as_posix()
+        if not path.exists(): yield href
+        elif to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids: yield href
+
+def test_no_link_is_lost(site, pages):
+    broken = {n: sorted(set(lost(site, pages, n))) for n in pages}
+    assert not any(broken.values()), {n: o for n, o in broken.items() if o}
+
+
+# ---- the pages in a browser
+
+def unavailable():
+    "Why no browser can be driven here, or nothing"
+    missing = [o for o in ("chromium", "chromedriver") if not shutil.which(o)]
+    return f"{' and '.join(missing)} not found. On Debian: apt-get install chromium chromium-driver" if missing else ""
+
+def chromium(profile):
+    from selenium.webdriver import Chrome, ChromeOptions
+    from selenium.webdriver.chrome.service import Service
+    options = ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in [*FLAGS, f"--user-data-dir={profile}"]: options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return Chrome(options=options, service=Service(shutil.which("chromedriver")))
+
+@pytest.fixture(scope="session")
+def browser():
+    why = unavailable()
+    if why and os.environ.get("CI") == "true": pytest.fail(why)
+    if why: pytest.skip(why)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        driver = chromium(profile)
+        driver.set_page_load_timeout(60)
+        yield driver
+        driver.quit()
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+    def do_GET(self):
+        if self.path != "/favicon.ico": return super().do_GET()   # browsers ask for it unbidden
+        self.send_response(204)
+        self.end_headers()
+
+@pytest.fixture(scope="session")
+def home(site):
+    "The site's address, served on this machine only"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+def requested(browser):
+    "Every address the browser asked for since the last call"
+    events = [json.loads(o["message"])["message"] for o in browser.get_log("performance")]
+    urls = [o["params"]["request"]["url"] for o in events if o["method"] == "Network.requestWillBeSent"]
+    return [o for o in urls if not o.startswith(("data:", "blob:"))]
+
+def visit(browser, url):
+    "Open a page: no console error, and no request to another host"
+    browser.get(url)
+    check_quiet(browser, url)
+
+def check_quiet(browser, url):
+    asked = requested(browser)
+    assert asked, "the browser's log holds no request at all"
+    assert {urlsplit(o).hostname for o in asked} == {"127.0.0.1"}, asked
+    errors = [o["message"] for o in browser.get_log("browser") if o["level"] in ("SEVERE", "ERROR")]
+    assert not errors, f"{url}: {errors}"
+
+def css(browser, selector): return browser.find_elements("css selector", selector)
+
+def token_tables(browser):
+    "The tables on this page that begin with token, label and id"
+    heads = [[o.text for o in t.find_elements("css selector", "thead th") if o.text] for t in css(browser, "main table")]
+    return [o for o in heads if o[:3] == ["token", "label", "id"]]
+
+def test_the_checks_can_fail(browser, site, home):
+    page = site / "console-check.html"
+    page.write_text("<script>console.error('seen')</script><img src='http://localhost.invalid/x.png'>")
+    try:
+        with pytest.raises(AssertionError): visit(browser, f"{home}/{page.name}")
+    finally: page.unlink()
+    requested(browser), browser.get_log("browser")
+
+def test_a_reader_follows_a_link_from_home(browser, home):
+    visit(browser, f"{home}/index.html")
+    assert "segtune" in browser.title
+    pages = re.compile(re.escape(home) + r"/(guides/)?\w+\.html")
+    links = [o for o in css(browser, "main a[href]") if pages.match(o.get_attribute("href"))]
+    assert links, "the home page links to no page of the site"
+    target = links[0].get_attribute("href").split("#")[0]
+    links[0].click()
+    assert browser.current_url.split("#")[0] == target
+    check_quiet(browser, target)
+    assert css(browser, "main h1")[0].text
+
+@pytest.mark.parametrize("page", ["guides/input_output.html", "view.html"])
+def test_a_page_shows_the_token_table(browser, home, page):
+    visit(browser, f"{home}/{page}")
+    assert css(browser, "main h1")[0].text
+    assert token_tables(browser), f"{page} shows no table headed token, label, id"
+
+def test_an_api_page_documents_and_shows_source(browser, home):
+    visit(browser, f"{home}/encode.html")
+    assert css(browser, "main h3#encoder"), "encode.html documents no Encoder"
+    fold = css(browser, "main details.code-fold")[0]
+    source = fold.find_element("css selector", "pre")
+    assert not source.is_displayed()
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", fold)
+    fold.find_element("css selector", "summary").click()
+    assert source.is_displayed() and re.search(r"def |class ", source.text)
+
+@pytest.mark.parametrize("page", [page_name(o) for o in listed()])
+def test_a_page_is_quiet_and_fits_a_phone(browser, home, page):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False})
+    try:
+        visit(browser, f"{home}/{page}")
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= 391, f"{page} is {wide} pixels wide on a screen of 390"
+    finally: browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+@pytest.mark.parametrize("scheme, dark", [("light", False), ("dark", True)])
+def test_the_pages_follow_the_colour_scheme(browser, home, scheme, dark):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    try:
+        visit(browser, f"{home}/index.html")
+        colours = [re.findall(r"\d+", browser.execute_script(f"return getComputedStyle(document.body).{o}")) for o in ("backgroundColor", "color")]
+        paper, ink = (sum(map(int, o[:3])) for o in colours)
+        assert (paper < ink) == dark, colours
+    finally: browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -1,0 +1,245 @@
+"""Build the docs site, or README.md from nbs/index.ipynb.
+
+    python tools/docs.py site [--out DIR] [--engine auto|quarto|smalldocs]
+    python tools/docs.py readme [--check]
+
+Notebooks are processed by nbdev into a temporary folder and rendered there from the top-level _quarto.yml,
+with `quarto render` when Quarto is installed, else with smalldocs. No cell is run: the pages show the stored
+outputs, and each exported function is documented from the package.
+"""
+import argparse
+import difflib
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import yaml
+from execnb.nbio import mk_cell, read_nb, write_nb
+from execnb.shell import CaptureShell
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from nbdev.process import Processor
+from nbdev.processors import FilterDefaults
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBER = re.compile(r"\b\d+[a-z0-9]*_(\w+)\.ipynb")          # 02_encode.ipynb becomes the page encode
+ASSETS = {".css", ".png", ".svg", ".jpg", ".md"}
+REMOTE = re.compile(r"""<(?:script|link|img|iframe|source|video|audio)\b[^>]*?\b(?:src|href)=["'](?:https?:)?//[^"']+["'][^>]*>""")
+MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
+KATEX = re.compile(r'<(?:link|script)\b[^>]*\bkatex[^>]*>(?:</script>)?\s*')
+# keys that Quarto reads and smalldocs does not need
+REMOTE_STYLE = re.compile(r"""@import\s+(?:url\(\s*["']?(?:https?:)?//[^)]*\)|["'](?:https?:)?//[^"']*["'])[^;]*;""")  # the theme's web font
+UNREAD = re.compile(r"format\.html\.(respect-user-color-scheme|html-math-method) is|execute\.enabled is|output-file is not read")
+
+
+def page_name(name):
+    "`02_encode.ipynb` is published as `encode`, the name nbdev's own links use"
+    return NUMBER.sub(r"\1.ipynb", name)
+
+def only_imports(src):
+    lines = [o for o in src.splitlines() if o.strip() and not o.startswith("#|")]
+    return all(re.match(r"\s*(from|import|\)|[\w, ]+\)?$)", o) for o in lines)
+
+class show_source(Processor):
+    "Show the source of exported cells after their documentation; import cells and hidden ones stay out"
+    def begin(self):
+        for cell in self.nb.cells:
+            dirs = cell.directives_ if cell.cell_type == "code" else {}
+            if "export" in dirs and "hide" not in dirs and not only_imports(cell.source): dirs["exports"] = dirs.pop("export")
+
+def fold_source(cell):
+    "Fold what nbdev would leave open"
+    if cell.cell_type == "code" and "exports" in cell.directives_:
+        cell.source = f'#| code-fold: true\n#| code-summary: "Source"\n{cell.source}'
+
+class document(Processor):
+    "Run the `show_doc` cells against the exported module, and no other cell"
+    def begin(self):
+        if not self.nb.module_: return
+        self.shell = CaptureShell()
+        self.shell.run_cell(f"from nbdev.showdoc import show_doc\nfrom {self.nb.module_} import *")
+
+    def cell(self, cell):
+        if cell.cell_type != "code" or not re.search(r"^show_doc\(", cell.source, re.MULTILINE): return
+        self.shell.cell(cell)
+        if self.shell.exc: raise RuntimeError(f"{self.nb.module_}: {cell.source} failed. Run nbdev_export first.") from self.shell.exc
+
+class PageFilters(FilterDefaults):
+    def base_procs(self):
+        own = {"add_fold": fold_source, "exec_show_docs": document}
+        return [show_source, *(own.get(o.__name__, o) for o in super().base_procs())]
+
+
+def split_title(cells):
+    "nbdev makes the cell of the title front matter and drops the rest of it: give the rest a cell of its own"
+    for i, cell in enumerate(cells):
+        m = re.match(r"#\s[^\n]*\n*(?:>\s[^\n]*\n?)?", cell.source) if cell.cell_type == "markdown" else None
+        if not m: continue
+        rest = cell.source[m.end():].strip("\n")
+        cell.source = m[0]
+        return cells[:i + 1] + ([mk_cell(rest, "markdown")] if rest else []) + cells[i + 1:]
+    return cells
+
+def shell_listing(src):
+    "The commands of a `%%bash` cell, or of one whose lines all begin with `!`"
+    if m := re.match(r"%%(?:bash|sh|script \w+)[^\n]*\n", src): return src[m.end():]
+    if src.startswith("!") and all(o.startswith("!") for o in src.splitlines()): return re.sub(r"(?m)^!", "", src)
+
+def show_shell(cells):
+    "A cell of shell commands reads as a shell listing with its output"
+    for cell in cells:
+        commands = shell_listing(cell.source.strip()) if cell.cell_type == "code" else None
+        if commands:
+            yield mk_cell(f"```bash\n{commands}\n```", "markdown")
+            cell.source = ""
+        yield cell
+
+def process(src, dst):
+    "Write the docs version of one notebook"
+    nb = read_nb(src)
+    first = next((o.source for o in nb.cells if o.cell_type == "code"), "")
+    exported = re.match(r"#\|\s*default_exp\s+(\S+)", first)
+    nb.module_ = f"{get_config().lib_path.name}.{exported[1]}" if exported else None
+    nb.cells = list(show_shell(split_title(nb.cells)))
+    for i, cell in enumerate(nb.cells): cell.idx_ = i
+    PageFilters()(nb)
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    write_nb(nb, dst)
+
+def relink(path, folder, base):
+    "Links to the published site and to numbered notebooks become links inside this site"
+    up = "../" * len(path.relative_to(folder).parent.parts)
+    txt = path.read_text(encoding="utf-8")
+    txt = re.sub(re.escape(base) + r"/*([\w/.-]*\.html)", rf"{up}\1", txt)
+    path.write_text(NUMBER.sub(r"\1.ipynb", txt), encoding="utf-8")
+
+def stage(cfg, folder):
+    "Every notebook, processed, with _quarto.yml and the files beside the notebooks"
+    os.environ["IN_TEST"] = "1"
+    base = f"{cfg.doc_host}{cfg.doc_baseurl}"
+    for src in nbglob(cfg.nbs_path, as_path=True):
+        dst = folder / page_name(str(src.relative_to(cfg.nbs_path)))
+        process(src, dst)
+        relink(dst, folder, base)
+    for src in cfg.nbs_path.rglob("*"):
+        name = src.relative_to(cfg.nbs_path)
+        if src.suffix in ASSETS and src.is_file() and not any(o[0] in "._" for o in name.parts):
+            dst = folder / name
+            dst.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(src, dst)
+    config = (cfg.config_path / "_quarto.yml").read_text(encoding="utf-8")
+    (folder / "_quarto.yml").write_text(NUMBER.sub(r"\1.ipynb", config), encoding="utf-8")
+
+def offline(page):
+    "MathML in place of the maths script that smalldocs would load from the network"
+    txt = page.read_text(encoding="utf-8")
+    if MATH.search(txt):
+        from latex2mathml.converter import convert
+        def mathml(m): return convert(html.unescape(m[2]), display="block" if m[1] == "display" else "inline")
+        txt = KATEX.sub("", MATH.sub(mathml, txt))
+        page.write_text(txt, encoding="utf-8")
+    return [f"{page.name}: {o}" for o in REMOTE.findall(txt)]
+
+def symbols(cfg):
+    "Every anchor that nbdev's links may name: `encode.html#encoder.encode`"
+    index = {}
+    exec((cfg.lib_path / "_modidx.py").read_text(encoding="utf-8"), index)
+    return {anchor for names in index["d"]["syms"].values() for anchor, _ in names.values()}
+
+def settle(link, page, ids, anchors):
+    "One link to a documented name: as it is, or to the name's class, or to the page"
+    path, name = link[1], link[2]
+    known = ids.get((page.parent / path).resolve() if path else page, set())
+    if name in known or f"{Path(path or page).name}#{name}" not in anchors: return link[0]
+    parent = name.split(".")[0]
+    return f'href="{path}#{parent}"' if parent in known else f'href="{path or page.name}"'
+
+def settle_anchors(out, anchors):
+    "Names that have no heading of their own link to the nearest place that has one"
+    ids = {o: set(re.findall(r'\bid="([^"]+)"', o.read_text(encoding="utf-8"))) for o in out.resolve().rglob("*.html")}
+    for page in ids:
+        txt = page.read_text(encoding="utf-8")
+        new = re.sub(r'href="([\w./-]*)#([\w.]+)"', partial(settle, page=page, ids=ids, anchors=anchors), txt)
+        page.write_text(new, encoding="utf-8")
+
+def render(folder, engine):
+    "The rendered site's folder"
+    out = folder / yaml.safe_load((folder / "_quarto.yml").read_text())["project"]["output-dir"]
+    cmd = ["quarto", "render", "--no-cache"] if engine == "quarto" else [sys.executable, "-m", "smalldocs.cli", "render"]
+    res = subprocess.run(cmd, cwd=folder, text=True, capture_output=True)
+    notes = [o for o in (res.stdout + res.stderr).splitlines() if o.strip() and not UNREAD.search(o)]
+    problems = sorted({o for o in notes if "broken link" in o})
+    print("\n".join(o for o in notes if o not in problems))
+    if res.returncode: sys.exit(f"{engine} failed with exit code {res.returncode}")
+    for page in out.rglob("*.html"): problems += offline(page)
+    for sheet in out.rglob("*.css"): sheet.write_text(REMOTE_STYLE.sub("", sheet.read_text(encoding="utf-8")), encoding="utf-8")
+    if problems: sys.exit("the site has broken links, or pages that load from the network:\n" + "\n".join(problems))
+    return out
+
+def site(cfg, out, engine):
+    if engine == "auto": engine = "quarto" if shutil.which("quarto") else "smalldocs"
+    with tempfile.TemporaryDirectory() as tmp:
+        stage(cfg, Path(tmp))
+        built = render(Path(tmp), engine)
+        settle_anchors(built, symbols(cfg))
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(built, out)
+    print(f"{engine}: wrote {len(list(out.rglob('*.html')))} pages to {out}")
+
+
+def front_matter2heading(txt):
+    "nbdev turns the title and its quoted line into front matter; turn them back"
+    if not txt.startswith("---\n"): return txt
+    head, body = txt[4:].split("\n---", 1)
+    fm = yaml.safe_load(head)
+    quote = f"> {fm['description']}\n\n" if fm.get("description") else ""
+    return f"# {fm['title']}\n\n{quote}{body.lstrip()}"
+
+def readme_text(cfg):
+    import nbformat
+    from nbconvert import MarkdownExporter
+    from traitlets.config import Config
+    conf = Config()
+    conf.TemplateExporter.exclude_input_prompt = True
+    conf.NbConvertBase.display_data_priority = ["text/markdown", "image/png", "text/plain"]
+    with tempfile.TemporaryDirectory() as tmp:
+        nb = Path(tmp) / cfg.readme_nb
+        process(cfg.nbs_path / cfg.readme_nb, nb)
+        page = nbformat.read(nb, 4)
+        page.metadata["language_info"] = {"name": "python"}
+        txt, _ = MarkdownExporter(config=conf).from_notebook_node(page)
+    txt = txt.replace("```python\n\n```\n", "")
+    txt = re.sub(r"\]\((?!https?:|/|#)([\w/]+\.ipynb)", rf"]({cfg.nbs_path.name}/\1", front_matter2heading(txt.strip()))
+    txt = re.sub(r"\n{3,}", "\n\n", "\n".join(o.rstrip() for o in txt.splitlines()))
+    return txt.strip() + "\n"
+
+def readme(cfg, check):
+    dst, txt = cfg.config_path / "README.md", readme_text(cfg)
+    if not check: return dst.write_text(txt, encoding="utf-8")
+    old = dst.read_text(encoding="utf-8") if dst.exists() else ""
+    if old == txt: return print("README.md equals nbs/index.ipynb")
+    print("".join(difflib.unified_diff(old.splitlines(True), txt.splitlines(True), "README.md", "nbs/index.ipynb")))
+    sys.exit("README.md is not what nbs/index.ipynb gives. Run: make readme")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=["site", "readme"])
+    p.add_argument("--check", action="store_true", help="readme: compare, write nothing")
+    p.add_argument("--out", type=Path, help="site: folder to write (default: doc_path in settings.ini)")
+    p.add_argument("--engine", default="auto", choices=["auto", "quarto", "smalldocs"])
+    a = p.parse_args()
+    out = a.out and a.out.resolve()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    cfg = get_config()
+    site(cfg, out or cfg.doc_path, a.engine) if a.what == "site" else readme(cfg, a.check)
+
+
+if __name__ == "__main__": main()
