@@ -85,16 +85,15 @@ class Count:
         if self.untrained_rows: out.append(f'{self.untrained_rows:,} rows have no trained token: they cost time and teach nothing')
         return out + self.examples
 
-# %% ../nbs/05_prepare.ipynb #29378a22
+# %% ../nbs/05_prepare.ipynb #dc1dd5a7
 def _check(encoder, batch, places, count, first):
     for law in laws_to_check(encoder):
         if encoder.boundary=='axolotl' and not first: continue
         found = law(encoder, batch)
         count.findings[law.__name__] += len(found)
         if found and first:
-            f = found[0]
-            scope = f' of the first {len(batch.rows):,} rows' if encoder.boundary=='axolotl' else ''
-            count.examples.append(f'{law.__name__.replace("_", " ")} broken {len(found):,} times{scope}; {places[f.row]}: {f.message} {f.mend}')
+            f,n = found[0],len({f.row for f in found})
+            count.examples.append(f'{law.__name__.replace("_", " ")} broken in {n:,} of the first {len(batch.rows):,} rows; {places[f.row]}: {f.message} {f.mend}')
 
 def batches(
     source:Source, # Where the rows come from

@@ -74,7 +74,7 @@ class Page(HTMLParser):
         a = dict(attrs)
         if a.get("id"): self.ids.add(a["id"])
         if tag == "a" and a.get("href"): self.links.append(a["href"])
-        elif tag == "link" and a.get("rel") not in ("next", "prev", "canonical"): self.loads.append(a.get("href"))
+        elif tag == "link" and a.get("rel") not in ("next", "prev", "canonical", "alternate"): self.loads.append(a.get("href"))
         elif a.get("src"): self.loads.append(a["src"])
 
 @pytest.fixture(scope="session")
@@ -103,16 +103,18 @@ def test_no_link_is_lost(site, pages):
 
 # ---- the pages in a browser
 
+def binary(): return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
 def unavailable():
     "Why no browser can be driven here, or nothing"
-    missing = [o for o in ("chromium", "chromedriver") if not shutil.which(o)]
+    missing = ["chromium"] * (not binary()) + ["chromedriver"] * (not shutil.which("chromedriver"))
     return f"{' and '.join(missing)} not found. On Debian: apt-get install chromium chromium-driver" if missing else ""
 
 def chromium(profile):
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
     options = ChromeOptions()
-    options.binary_location = shutil.which("chromium")
+    options.binary_location = binary()
     for flag in [*FLAGS, f"--user-data-dir={profile}"]: options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     return Chrome(options=options, service=Service(shutil.which("chromedriver")))

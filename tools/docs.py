@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -30,7 +31,8 @@ from nbdev.processors import FilterDefaults
 ROOT = Path(__file__).resolve().parent.parent
 NUMBER = re.compile(r"\b\d+[a-z0-9]*_(\w+)\.ipynb")          # 02_encode.ipynb becomes the page encode
 ASSETS = {".css", ".png", ".svg", ".jpg", ".md"}
-REMOTE = re.compile(r"""<(?:script|link|img|iframe|source|video|audio)\b[^>]*?\b(?:src|href)=["'](?:https?:)?//[^"']+["'][^>]*>""")
+REMOTE = re.compile(r"""<(?:link(?![^>]*rel=["']?(?:canonical|alternate|next|prev))|script|img|iframe|source|video|audio)\b[^>]*?"""
+                    r"""\b(?:src|href)=["'](?:https?:)?//[^"']+["'][^>]*>""")
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
 KATEX = re.compile(r'<(?:link|script)\b[^>]*\bkatex[^>]*>(?:</script>)?\s*')
 # keys that Quarto reads and smalldocs does not need
@@ -184,6 +186,7 @@ def render(folder, engine):
 
 def site(cfg, out, engine):
     if engine == "auto": engine = "quarto" if shutil.which("quarto") else "smalldocs"
+    if engine == "smalldocs" and not find_spec("smalldocs"): sys.exit("The site needs Quarto on PATH, or smalldocs, which needs Python 3.11 or newer.")
     with tempfile.TemporaryDirectory() as tmp:
         stage(cfg, Path(tmp))
         built = render(Path(tmp), engine)

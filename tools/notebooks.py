@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
+from traitlets.config import Config
 
 SKIP = re.compile(r"^#\|\s*eval:\s*false", re.MULTILINE)
 SLOW = re.compile(r"^#\|\s*slow\b", re.MULTILINE)
@@ -36,9 +38,11 @@ class Client(NotebookClient):
 def execute(path, slow):
     "Run one notebook in its own folder and store what it shows"
     nb = nbformat.read(path, 4)
-    client = Client(nb, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
-    client.slow = slow
-    client.execute()
+    with tempfile.TemporaryDirectory() as sockets:   # a kernel that listens on no port
+        local = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
+        client = Client(nb, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}, config=local)
+        client.slow = slow
+        client.execute()
     for cell in nb.cells: cell.metadata.pop("execution", None)
     nbformat.write(nb, path)
     return [o for c in nb.cells if c.cell_type == "code" for o in c.outputs if o.get("name") == "stderr"]
