@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['app', 'ConfigPath', 'Overrides', 'main', 'tokenizer_of', 'sources_of', 'prepared_of', 'preprocess']
 
-# %% ../nbs/11_cli.ipynb #841854cc
+# %% ../nbs/11_cli.ipynb #1bca8caa
 import os, sys
+from os import fspath
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .segments import ConfigError, DataError, SegtuneError
+from .segments import SegtuneError
 
 # %% ../nbs/11_cli.ipynb #e2982d57
 app = typer.Typer(name='segtune', no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -36,7 +37,7 @@ def main():
     if message: print(message, file=sys.stderr)
     sys.exit(code)
 
-# %% ../nbs/11_cli.ipynb #81f4a409
+# %% ../nbs/11_cli.ipynb #497edc44
 ConfigPath = Annotated[str, typer.Argument(help='YAML file', metavar='CONFIG')]
 Overrides = Annotated[Optional[list[str]], typer.Option('--set', help='Put a value in place of the one in the file', metavar='KEY=VALUE')]
 
@@ -48,9 +49,9 @@ def _config(path, overrides):
 
 def _find(path, near): # where a path of the config leads: from here, or from beside the config
     beside = Path(near).parent/path
-    return beside if not Path(path).exists() and beside.exists() else Path(path)
+    return fspath(beside) if '://' not in path and not Path(path).exists() and beside.exists() else path
 
-# %% ../nbs/11_cli.ipynb #b9bcf47d
+# %% ../nbs/11_cli.ipynb #d0f41cfb
 def tokenizer_of(
     cfg, # A `Config`
     near:str='config.yml', # The config's path; paths are looked up from here, then from beside it
@@ -58,8 +59,7 @@ def tokenizer_of(
     "The tokenizer that a config asks for."
     from segtune.tokenizer import load_tokenizer
     name = cfg.tokenizer_config or cfg.base_model
-    found = _find(name, near)
-    return load_tokenizer(found if found.is_dir() else name, cfg.special_tokens, cfg.tokens)
+    return load_tokenizer(_find(name, near), cfg.special_tokens, cfg.tokens)
 
 def sources_of(
     cfg, # A `Config`
@@ -70,12 +70,12 @@ def sources_of(
     "The sources that dataset entries name."
     from segtune.formats import find_format
     from segtune.prepare import Source
+    from segtune.sources import find_rows
     out = []
-    for i,e in enumerate(entries):
-        path = _find(e.path, near)
-        if not path.is_file(): raise ConfigError(f'no such file: {e.path!r}. Give the path of a JSONL file.', source=near, field=f'datasets.{i}.path')
+    for e in entries:
         fmt = find_format(e.type, tok.names, e.boundary or cfg.boundary, **(e.model_extra or {}))
-        out.append(Source(e.path, fmt, [path]))
+        rows = find_rows(_find(e.path, near), ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files, revision=e.revision)
+        out += [Source(r, fmt) for r in rows]
     return out
 
 # %% ../nbs/11_cli.ipynb #4c22d20e

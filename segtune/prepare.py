@@ -6,10 +6,10 @@
 __all__ = ['Source', 'fit', 'Count', 'batches', 'Writer', 'key_parts', 'key_of', 'whole_or_nothing', 'Prepared', 'prepare',
            'read_rows', 'lineage', 'pick', 'split_rows']
 
-# %% ../nbs/05_prepare.ipynb #8ad0552a
+# %% ../nbs/05_prepare.ipynb #f8ee2596
 import hashlib, json, math, os, shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,26 +21,22 @@ from . import __version__
 from .encode import EncodedBatch, Encoder
 from .formats import RowFormat
 from .laws import laws_to_check
-from .segments import ConfigError, DataError, read_jsonl
+from .segments import ConfigError, DataError
+from .sources import Rows
 
-# %% ../nbs/05_prepare.ipynb #62d89188
+# %% ../nbs/05_prepare.ipynb #ba617a6d
 @dataclass
 class Source:
-    "Rows of one dataset entry."
-    name:str # As in the config's `path:`, for messages
+    "Rows of one file or data set, with their format."
+    rows:Rows # Where they are read from
     format:RowFormat # Writes their segments
-    files:list[Path] # What the rows are read from; their contents are part of the key
-    read:Callable[[], Iterator]|None=None # Yields `(line, row)`; by default the files are JSONL
 
-    def rows(self)->Iterator: # `(line, row)`
-        "The rows, with their line numbers."
-        if self.read: yield from self.read()
-        else:
-            for f in self.files: yield from read_jsonl(f)
+    @property
+    def name(self)->str: return self.rows.name
 
     def segments(self)->Iterator: # `(line, [Segment])`
-        "The rows as segments."
-        for line,row in self.rows(): yield line, self.format(row, self.name, line)
+        "The rows as segments, with their line numbers."
+        for line,row in self.rows: yield line, self.format(row, self.name, line)
 
 # %% ../nbs/05_prepare.ipynb #6c659f50
 def fit(
@@ -173,7 +169,7 @@ def finish(self:Writer,
                  _format_kwargs={}, _format_type=None, _output_all_columns=False, _split=None)
     for name,o in (('dataset_info.json', info), ('state.json', state)): (self.path/name).write_text(json.dumps(o, indent=2))
 
-# %% ../nbs/05_prepare.ipynb #1a7da80c
+# %% ../nbs/05_prepare.ipynb #5d5f00cc
 def _digest(path): # sha256 of a file, read in pieces
     h = hashlib.sha256()
     with open(path, 'rb') as f:
@@ -187,7 +183,7 @@ def key_parts(
 )->dict: # JSON values
     "What decides the tokens."
     def one(s):
-        try: return dict(format=s.format.identity, boundary=s.format.boundary, files=[_digest(f) for f in s.files])
+        try: return dict(format=s.format.identity, boundary=s.format.boundary, files=[_digest(f) for f in s.rows.files], **s.rows.identity)
         except OSError as e: raise DataError(f'cannot read the file ({e.strerror}). Check `path`.', source=s.name) from None
     return dict(layout=1, tokenizer=tokenizer.fingerprint(), sources=[one(s) for s in sources], **options)
 

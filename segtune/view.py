@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['visible', 'token_line', 'token_segments', 'token_table', 'char_pieces', 'ViewedToken', 'view_tokens', 'special_ids',
-           'describe', 'fold', 'view_css', 'counts', 'RowView', 'show']
+           'describe', 'fold', 'view_css', 'counts', 'RowView', 'show', 'as_row', 'RowsView', 'view']
 
-# %% ../nbs/03_view.ipynb #bca5aba0
-import re, unicodedata
+# %% ../nbs/03_view.ipynb #5093cbb4
+import random, re, unicodedata
 from collections.abc import Iterable
 from functools import cache
 from html import escape
 from importlib.resources import files
 from itertools import accumulate, groupby, islice
 from typing import NamedTuple
+from fastcore.basics import patch
 from .encode import EncodedRow
 
 # %% ../nbs/03_view.ipynb #2b2fe243
@@ -163,7 +164,7 @@ def describe(
     if t.n_crossed: out.append('reaches across a label change')
     return ' · '.join(out + [place]*bool(place))
 
-# %% ../nbs/03_view.ipynb #7a1638d1
+# %% ../nbs/03_view.ipynb #cd81a09d
 _kinds = dict(mark='sg-mark', piece='sg-mark', added='sg-added')
 
 def _token_html(t, title='', extra=''): # one token; a newline mark inside it is followed by a real newline
@@ -183,7 +184,8 @@ def _breaks(t): return '\n'*(len(t.text)-len(t.text.rstrip('⏎'))) # the newlin
 def _flow(tokens, segments, place): # HTML of each token, with a number where a segment begins
     before = [None, *(t.segment for t in tokens)]
     starts = [bool(segments) and t.segment is not None and t.segment!=last for t,last in zip(tokens, before)]
-    return [(_edge_html(t, segments) if begins else '') + _token_html(t, describe(t, place)) + _breaks(t) for t,begins in zip(tokens, starts)]
+    edges = [_edge_html(t, segments) if begins else '<wbr>'*(t.text[:1] in ('·','▁')) for t,begins in zip(tokens, starts)]
+    return [edge + _token_html(t, describe(t, place)) + _breaks(t) for t,edge in zip(tokens, edges)]
 
 # %% ../nbs/03_view.ipynb #4dae713f
 def fold(
@@ -270,3 +272,60 @@ def show(
 )->RowView: # Shows itself in a notebook; `.table` is the DataFrame, `.tokens` the list
     "Show a row with its tokens coloured, and as a table."
     return RowView(tok, row, place, limit)
+
+# %% ../nbs/03_view.ipynb #d9b90423
+def as_row(
+    o, # An `EncodedRow`, a pair `(ids, labels)`, or a dict with `input_ids` and `labels`
+)->EncodedRow:
+    "A row of whatever kind, as an `EncodedRow`."
+    if hasattr(o, 'ids'): return o
+    ids,labels = (o['input_ids'], o['labels']) if isinstance(o, dict) else o
+    return EncodedRow(ids, labels, None, [])
+
+class RowsView:
+    "Rows to look at one by one: `view(tok, rows)[17]`."
+    def __init__(self,
+        tok, # A `FastTokenizer`
+        rows, # A sequence of anything that `as_row` takes
+        places=None, # One string per row, such as `qa.jsonl:41`, or a function from a row number to it
+    ): self.tok,self.rows,self.places = tok,rows,places
+
+    def __len__(self): return len(self.rows)
+    def __getitem__(self, i): return RowView(self.tok, as_row(self.rows[i]), self.place(i))
+    def __repr__(self): return f'{len(self):,} rows'
+    def place(self,
+        i:int, # Row, from 0
+    )->str: # `row 17`, and where it came from if that is known
+        "What a row is called."
+        n = i if i>=0 else len(self)+i
+        known = self.places(n) if callable(self.places) else self.places[n] if self.places else ''
+        return f'row {n}' + f' · {known}'*bool(known)
+
+def view(
+    tok, # A `FastTokenizer`
+    rows, # A sequence of encoded rows, `(ids, labels)` pairs or dicts with `input_ids` and `labels`
+    places=None, # One string per row, such as `qa.jsonl:41`, or a function from a row number to it
+)->RowsView: # `[i]` is a row's view; `find` and `sample` choose rows
+    "Browse the rows of a data set."
+    return RowsView(tok, rows, places)
+
+# %% ../nbs/03_view.ipynb #b479230f
+def _spelled(tok, row, only): # the text of the tokens that are trained, masked, or all
+    keep = dict(all=lambda l: True, trained=lambda l: l!=-100, masked=lambda l: l==-100)[only]
+    return tok.spell(i for i,l in zip(row.ids, row.labels) if keep(l)).decode(errors='replace')
+
+@patch
+def find(self:RowsView,
+    text:str, # What to look for, exactly as written
+    only:str='all', # Where: in `all` tokens, in the `trained` or in the `masked` ones
+)->list[int]: # Rows, from 0
+    "The rows that hold this text."
+    return [i for i,o in enumerate(self.rows) if text in _spelled(self.tok, as_row(o), only)]
+
+@patch
+def sample(self:RowsView,
+    n:int=5, # How many; fewer if there are fewer
+    seed:int=0, # Decides which
+)->list[int]: # Distinct rows, from 0
+    "Some rows at random."
+    return random.Random(seed).sample(range(len(self)), min(n, len(self)))

@@ -14,6 +14,7 @@ from conftest import make_tokenizer
 from segtune.formats import find_format
 from segtune.packaged import bundled
 from segtune.prepare import Source, lineage, prepare, read_rows
+from segtune.sources import Rows, read_file
 
 hello = {'segments': [{'label': True, 'text': '<s>Hello\n'}, {'label': True, 'text': 'hi there!. '},
                       {'label': False, 'text': 'goodbye '}, {'label': True, 'text': 'farewell</s>'}]}
@@ -22,7 +23,8 @@ qa = {'segments': [{'label': False, 'text': '<s>Q: capital of France?\nA:'}, {'l
 
 def source(tmp_path, rows, type='input_output', name='data.jsonl'):
     (tmp_path/name).write_text(''.join(json.dumps(r)+'\n' for r in rows))
-    return Source(name, find_format(type), [tmp_path/name])
+    path = tmp_path/name
+    return Source(Rows(name, lambda: read_file(path, name=name), [path]), find_format(type))
 
 
 def test_two_rows_literally(tmp_path):

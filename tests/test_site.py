@@ -42,7 +42,9 @@ def in_folder():
 def page_name(nb): return re.sub(r"(^|/)\d+[a-z0-9]*_", r"\1", nb).replace(".ipynb", ".html")
 
 def test_the_sidebar_lists_every_notebook_once():
-    assert sorted(listed()) == sorted(in_folder())
+    missing, extra = in_folder() - set(listed()), set(listed()) - in_folder()
+    assert not missing and not extra, f"_quarto.yml: add {sorted(missing)} to the sidebar, take {sorted(extra)} out"
+    assert len(listed()) == len(set(listed()))
 
 def test_the_api_is_in_reading_order():
     api = [o for o in listed() if o[0].isdigit()]

@@ -99,7 +99,7 @@ def tests():
 
 def style():
     "ruff on the package, the tests and the tools"
-    return run("ruff", "check", "--no-cache")
+    return run("ruff", "check", "--no-cache", "--output-format", "concise")
 
 def docs():
     "the docs site builds, reads well in a browser and loads nothing from the network"

@@ -24,7 +24,7 @@ import yaml
 from execnb.nbio import mk_cell, read_nb, write_nb
 from execnb.shell import CaptureShell
 from nbdev.config import get_config
-from nbdev.doclinks import nbglob
+from nbdev.doclinks import NbdevLookup, nbglob
 from nbdev.process import Processor
 from nbdev.processors import FilterDefaults
 
@@ -72,9 +72,17 @@ class document(Processor):
         self.shell.cell(cell)
         if self.shell.exc: raise RuntimeError(f"{self.nb.module_}: {cell.source} failed. Run nbdev_export first.") from self.shell.exc
 
+def add_links(cell):
+    "Names in backticks link to their documentation, in prose and documentation, not in code"
+    names = NbdevLookup()
+    if cell.cell_type == "markdown": cell.source = names.linkify(cell.source)
+    for out in cell.get("outputs", []):
+        data = out.get("data", {})
+        if "text/markdown" in data: data["text/markdown"] = names.linkify("".join(data["text/markdown"])).splitlines(True)
+
 class PageFilters(FilterDefaults):
     def base_procs(self):
-        own = {"add_fold": fold_source, "exec_show_docs": document}
+        own = {"add_fold": fold_source, "add_links": add_links, "exec_show_docs": document}
         return [show_source, *(own.get(o.__name__, o) for o in super().base_procs())]
 
 
