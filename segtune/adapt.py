@@ -7,8 +7,8 @@ __all__ = ['need_packages', 'quiet', 'Precision', 'choose_precision', 'quantizat
            'linear_layers', 'check_targets', 'lora_config', 'adapt', 'Trainable', 'trainable', 'save_tokenizer',
            'save_adapter']
 
-# %% ../nbs/07_adapt.ipynb #6db07979
-import json, os, shutil
+# %% ../nbs/07_adapt.ipynb #47b1dcb9
+import json, os, shutil, warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -29,7 +29,7 @@ def need_packages(
     missing = [o for o in names if find_spec(o) is None]
     if missing: raise MissingError(f'{", ".join(missing)} {"is" if len(missing)==1 else "are"} not installed, and training and generating need {"it" if len(missing)==1 else "them"}. Run: {install}')
 
-# %% ../nbs/07_adapt.ipynb #3e497cfc
+# %% ../nbs/07_adapt.ipynb #6b2c93fc
 @contextmanager
 def quiet():
     "Hold back what transformers prints beside errors."
@@ -37,7 +37,10 @@ def quiet():
     level,bars = logging.get_verbosity(),logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    try: yield
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
     finally:
         logging.set_verbosity(level)
         if bars: logging.enable_progress_bar()
@@ -178,7 +181,7 @@ def _token_rows(model, ids, saved): # {'embed_tokens': ids, 'lm_head': ids}; lay
     if getattr(model.config, 'tie_word_embeddings', False): layers = layers[:1]
     return {n:list(ids) for l in layers if l is not None and (n := names[id(l)]) not in saved} or None
 
-# %% ../nbs/07_adapt.ipynb #387abd8e
+# %% ../nbs/07_adapt.ipynb #6f0f7448
 _adapters = ('lora','qlora')
 
 def adapt(
@@ -197,7 +200,8 @@ def adapt(
     if lora_model_dir:
         if not (Path(lora_model_dir)/'adapter_config.json').exists(): raise ConfigError(f'there is no adapter in {str(lora_model_dir)!r}.', field='lora_model_dir')
         return _without_card(PeftModel.from_pretrained(model, lora_model_dir, is_trainable=True))
-    try: return _without_card(get_peft_model(model, lora_config(model, **lora)))
+    try:
+        with quiet(): return _without_card(get_peft_model(model, lora_config(model, **lora)))
     except ValueError as e:
         if isinstance(e, ConfigError): raise
         raise ConfigError(f'peft cannot make this adapter ({e}).', field='adapter') from e

@@ -113,7 +113,7 @@ def changed_settings(
     def said(k): return f'{k} changed' if k.endswith('_rows') else f'{k} {old.get(k)!r} -> {new.get(k)!r}'
     return [said(k) for k in {**old, **new} if old.get(k)!=new.get(k)]
 
-# %% ../nbs/07b_checkpoints.ipynb #58a97afb
+# %% ../nbs/07b_checkpoints.ipynb #fa4d1aea
 class Opened(NamedTuple):
     "How a run begins."
     checkpoint:Path|None=None # Where to go on; None: from the beginning
@@ -136,12 +136,12 @@ def open_run(
     if not run: return _foreign(d) or _from_start(d, resume, log)
     if resume:
         if changed := changed_settings(run['settings'], settings):
-            raise RunError(f'holds a run with other settings ({"; ".join(changed)}), so it cannot be resumed with these. Set them back, choose another output_dir, or overwrite it.', source=str(d))
+            raise RunError(f'holds a run with other settings ({"; ".join(changed)}), so it cannot be resumed with these. Set them back, choose another output_dir, or overwrite it (--overwrite).', source=str(d))
         if run['finished']: return Opened(result=run['result'])
         return Opened(newest) if (newest := newest_checkpoint(d, log)) else _from_start(d, resume, log)
-    if run['finished']: raise RunError(f'holds a finished run of {run["result"]["steps"]} steps. Choose another output_dir, or overwrite it.', source=str(d))
+    if run['finished']: raise RunError(f'holds a finished run of {run["result"]["steps"]} steps. Choose another output_dir, or overwrite it (--overwrite).', source=str(d))
     if (newest := newest_checkpoint(d, lambda o: None)):
-        raise RunError(f'holds an unfinished run, stopped after {newest.name}. Resume it, choose another output_dir, or overwrite it.', source=str(d))
+        raise RunError(f'holds an unfinished run, stopped after {newest.name}. Resume it (--resume), choose another output_dir, or overwrite it (--overwrite).', source=str(d))
     return Opened(remove=True)
 
 def _from_start(d, resume, log):

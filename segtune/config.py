@@ -6,12 +6,12 @@
 __all__ = ['Boundary', 'Share', 'Count', 'ignored', 'refused', 'DatasetEntry', 'DataKeys', 'AdapterKeys', 'TrainKeys', 'RunKeys',
            'Config', 'read_yaml', 'override', 'check', 'load_config']
 
-# %% ../nbs/10_config.ipynb #e6c9edc2
+# %% ../nbs/10_config.ipynb #294cd620
 from difflib import get_close_matches
 from functools import reduce
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from .segments import ConfigError

@@ -42,12 +42,14 @@ class TokenizerError(SegtuneError): "The tokenizer is missing, or cannot do what
 class MissingError(SegtuneError):   "A package that this step needs is not installed."
 class RunError(SegtuneError):       "A run cannot go on from the state it found."
 
-# %% ../nbs/00_segments.ipynb #efa2acd6
+# %% ../nbs/00_segments.ipynb #5813ab5a
 class Segment(NamedTuple):
     "A piece of a row's text, trained or masked."
     text:str # The characters, exactly as they will be tokenized
     label:bool # True: trained, False: masked
     special:bool=True # May text such as `</s>` become a special token? If false it is always read as plain characters
+    data:bool=False # Did these characters come out of a field of the row, not out of a template?
+    tie:str='' # How it hangs on the segment before it: '', 'fresh', 'count', 'touch' or 'tail'
 
 # %% ../nbs/00_segments.ipynb #04daa328
 _json_types = {bool:'a boolean', int:'a number', float:'a number', str:'a string', list:'a list', dict:'an object', type(None):'null'}
@@ -60,9 +62,9 @@ def _shown(o, n=60):
     s = json.dumps(o, ensure_ascii=False, default=str)
     return s if len(s)<=n else s[:n-1]+'…'
 
-# %% ../nbs/00_segments.ipynb #82ea802e
-_fields = dict(text=str, label=bool, special=bool)
-_hints = dict(label='Write true or false, without quotes.', text='Write the text as a string.', special='Write true or false, without quotes.')
+# %% ../nbs/00_segments.ipynb #53acc2f1
+_fields = dict(text=str, label=bool, special=bool, fresh=bool)
+_hints = dict.fromkeys(_fields, 'Write true or false, without quotes.') | dict(text='Write the text as a string.')
 
 def _near(name, names):
     near = get_close_matches(name, names, 1)
@@ -71,7 +73,7 @@ def _near(name, names):
 def _check(s, i, at):
     if type(s) is not dict: raise DataError(f'expected an object with "text" and "label", got {_shown(s)} ({json_type(s)}).', segment=i, **at)
     for k in s:
-        if k not in _fields: raise DataError(f'unknown key {k!r}.{_near(k, list(_fields))} A segment has "text", "label" and, rarely, "special".', segment=i, **at)
+        if k not in _fields: raise DataError(f'unknown key {k!r}.{_near(k, list(_fields))} A segment has "text", "label" and, rarely, "special" or "fresh".', segment=i, **at)
     for k in ('text','label'):
         if k not in s: raise DataError(f'{k!r} is missing, got {_shown(s)}. {_hints[k]}', segment=i, **at)
     for k,v in s.items():
@@ -79,7 +81,7 @@ def _check(s, i, at):
             want = 'a string' if k=='text' else 'true or false'
             raise DataError(f'expected {want}, got {_shown(v)} ({json_type(v)}). {_hints[k]}', segment=i, field=k, **at)
 
-# %% ../nbs/00_segments.ipynb #99e59a80
+# %% ../nbs/00_segments.ipynb #01b88b28
 def row2segments(
     row:dict, # `{"segments": [{"text": str, "label": bool}, ...]}`; other columns are ignored
     source:str|None=None, # File the row came from, for errors
@@ -94,7 +96,7 @@ def row2segments(
     for i,s in enumerate(row['segments']):
         if type(s) is not dict or len(s)!=2 or type(s.get('text')) is not str or type(s.get('label')) is not bool: _check(s, i, at)
         if not s['text'].isascii(): _check_surrogates(s['text'], i, at)
-        out.append(Segment(**s))
+        out.append(Segment(**s) if len(s)==2 else Segment(s['text'], s['label'], s.get('special', True), tie='fresh' if s.get('fresh') else ''))
     return out
 
 def _check_surrogates(text, i, at):
@@ -103,24 +105,26 @@ def _check_surrogates(text, i, at):
         raise DataError(f'character {e.start} is a lone surrogate, {text[e.start]!a}, which is not text. Write the whole character, or remove it.',
                         segment=i, field='text', **at) from None
 
-# %% ../nbs/00_segments.ipynb #5923cb0c
+# %% ../nbs/00_segments.ipynb #2d2b78e7
 def segments2row(
     segments:Iterable[Segment], # Segments in order
 )->dict: # `{"segments": [...]}`, ready for `json.dumps`
     "The row that `row2segments` reads back as `segments`."
-    return {'segments': [dict(label=s.label, text=s.text) if s.special else s._asdict() for s in segments]}
+    def one(s): return dict(label=s.label, text=s.text) | ({} if s.special else dict(special=False)) | (dict(fresh=True) if s.tie=='fresh' else {})
+    return {'segments': [one(s) for s in segments]}
 
-# %% ../nbs/00_segments.ipynb #ff1cc89c
+# %% ../nbs/00_segments.ipynb #c9f1d21b
 def merge_segments(
     segments:Iterable[Segment], # Segments in order
 )->list[Segment]: # No empty texts, and no two neighbours alike in label and `special`
     "Join neighbours with the same label, and drop empty texts."
-    out = []
+    out,last = [],None
     for s in segments:
         if not s.text: continue
-        if out and out[-1][1:]==s[1:]: out[-1] = s._replace(text=out[-1].text+s.text)
-        else: out.append(s)
-    return out
+        if s[1:3]==last and s.tie!='fresh': out[-1].append(s.text)
+        else: out.append([s,s.text])
+        last = s[1:3]
+    return [o[0] if len(o)==2 else o[0]._replace(text=''.join(o[1:])) for o in out]
 
 # %% ../nbs/00_segments.ipynb #88726bbf
 def _unique(pairs):

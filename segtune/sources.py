@@ -121,10 +121,10 @@ def read_file(
     except OSError as e: raise DataError(f'cannot read the file ({e.strerror or e}). Check `path`.', source=name) from None
     if not n: raise DataError('the file has no rows.', source=name)
 
-# %% ../nbs/04a_sources.ipynb #3dddc56b
+# %% ../nbs/04a_sources.ipynb #dee17f86
 def _dataset_rows(ds, name):
     def read():
-        for n,row in enumerate(ds, 1): yield n,row
+        yield from enumerate(ds, 1)
     return [Rows(name, read, identity=dict(fingerprint=ds._fingerprint))]
 
 def _saved(path, name, split): # a directory that `save_to_disk` made
