@@ -73,7 +73,7 @@ class AdapterKeys(_Keys):
     trust_remote_code:bool=False # Run model code from the hub?
     attn_implementation:str|None=None # As in transformers, `sdpa` for example
 
-# %% ../nbs/10_config.ipynb #6d0e5bca
+# %% ../nbs/10_config.ipynb #f6dc673a
 class TrainKeys(_Keys):
     "How it is trained."
     output_dir:str='./model-out' # Adapter, checkpoints, loss curve
@@ -84,6 +84,7 @@ class TrainKeys(_Keys):
     max_steps:Count|None=None # Ends training earlier, or later
     learning_rate:Annotated[float, Field(gt=0)]=2e-4 # Peak
     lr_scheduler:str='cosine' # As in transformers
+    lr_scheduler_kwargs:dict|None=None # As in transformers
     optimizer:str='adamw_torch_fused' # As in transformers
     warmup_steps:Annotated[int, Field(ge=0)]|None=None # Steps to the peak
     warmup_ratio:Share|None=None # The same as a share of all steps
@@ -94,10 +95,11 @@ class TrainKeys(_Keys):
     adam_epsilon:Share|None=None # Keeps the division finite
     gradient_checkpointing:bool=False # Compute twice to save memory
     gradient_checkpointing_kwargs:dict|None=None # As in transformers
+    pad_to_sequence_len:bool|None=None # Pad every batch to sequence_len
     group_by_length:bool|None=None # Rows of like length together
     neftune_noise_alpha:float|None=None # Noise on embeddings
 
-# %% ../nbs/10_config.ipynb #900a511a
+# %% ../nbs/10_config.ipynb #69f1bba5
 class RunKeys(_Keys):
     "What happens around the training."
     seed:int=42 # Of everything random
@@ -111,8 +113,10 @@ class RunKeys(_Keys):
     save_only_model:bool=False # Checkpoints without what resuming needs
     load_best_model_at_end:bool=False # Keep the weights of the lowest held-out loss
     early_stopping_patience:Count|None=None # Evaluations without gain before stopping
-    resume_from_checkpoint:str|bool|None=None # A checkpoint directory
+    resume_from_checkpoint:str|None=None # A checkpoint directory
     auto_resume_from_checkpoints:bool=False # Go on from the newest complete checkpoint
+    report_to:str|list[str]|None=None # Also log there, as in transformers; nowhere if not given
+    dataloader_num_workers:Annotated[int, Field(ge=0)]=0 # Processes that make batches
     on_lint:Literal['warn','error']='warn' # Does a broken law stop the run?
     debug:bool=False # Print rows in preprocess
 
@@ -122,15 +126,15 @@ class Config(DataKeys, AdapterKeys, TrainKeys, RunKeys):
     @classmethod
     def _no_nulls(cls, v): return {k:o for k,o in (v or {}).items() if o is not None}
 
-# %% ../nbs/10_config.ipynb #1d11fc13
+# %% ../nbs/10_config.ipynb #542eeef0
 _same = 'it does not change what is learnt'
 ignored = {
     **dict.fromkeys(['wandb_project','wandb_entity','wandb_watch','wandb_name','wandb_log_model','wandb_run_id','mlflow_tracking_uri','mlflow_experiment_name'],
                     'the loss curve is written to loss.csv and loss.png'),
     **dict.fromkeys(['flash_attention','xformers_attention','sdp_attention','flash_attn_cross_entropy'], f'attention is chosen by transformers; {_same}'),
     **dict.fromkeys(['model_type','tokenizer_type','is_llama_derived_model','is_mistral_derived_model','is_falcon_derived_model'], 'the classes are read from the model directory'),
-    **dict.fromkeys(['local_rank','strict','remove_unused_columns','dataset_processes','dataset_num_proc','dataloader_num_workers','dataloader_pin_memory'], _same),
-    **dict.fromkeys(['sample_packing','eval_sample_packing','pad_to_sequence_len','sample_packing_eff_est','total_num_tokens','sample_packing_bin_size'],
+    **dict.fromkeys(['local_rank','strict','remove_unused_columns','dataset_processes','dataset_num_proc','dataloader_pin_memory'], _same),
+    **dict.fromkeys(['sample_packing','eval_sample_packing','sample_packing_eff_est','total_num_tokens','sample_packing_bin_size'],
                     'rows are padded, not packed; the loss is the same and a step holds micro_batch_size rows'),
     **dict.fromkeys(['eval_table_size','eval_max_new_tokens'], 'segtune generate shows answers'),
     **dict.fromkeys(['loss_watchdog_threshold','loss_watchdog_patience'], 'a loss that is not finite always stops the run'),

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from functools import partial
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -33,6 +34,7 @@ NUMBER = re.compile(r"\b\d+[a-z0-9]*_(\w+)\.ipynb")          # 02_encode.ipynb b
 ASSETS = {".css", ".png", ".svg", ".jpg", ".md"}
 REMOTE = re.compile(r"""<(?:link(?![^>]*rel=["']?(?:canonical|alternate|next|prev))|script|img|iframe|source|video|audio)\b[^>]*?"""
                     r"""\b(?:src|href)=["'](?:https?:)?//[^"']+["'][^>]*>""")
+BROKEN = re.compile(r"warning: (\S+): broken link (\S+)")
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
 KATEX = re.compile(r'<(?:link|script)\b[^>]*\bkatex[^>]*>(?:</script>)?\s*')
 # keys that Quarto reads and smalldocs does not need
@@ -72,6 +74,19 @@ class document(Processor):
         self.shell.cell(cell)
         if self.shell.exc: raise RuntimeError(f"{self.nb.module_}: {cell.source} failed. Run nbdev_export first.") from self.shell.exc
 
+class source_last(Processor):
+    "The source of an exported cell follows the documentation of everything in it"
+    def begin(self):
+        cells, rest = [], list(self.nb.cells)
+        while rest:
+            cell = rest.pop(0)
+            if cell.cell_type == "code" and "exports" in cell.directives_:
+                docs = list(takewhile(lambda o: getattr(o, "has_sd", False), rest))
+                rest = rest[len(docs):]
+                cells += reversed(docs)       # nbdev puts the last name first
+            cells.append(cell)
+        self.nb.cells = cells
+
 def add_links(cell):
     "Names in backticks link to their documentation, in prose and documentation, not in code"
     names = NbdevLookup()
@@ -82,7 +97,7 @@ def add_links(cell):
 
 class PageFilters(FilterDefaults):
     def base_procs(self):
-        own = {"add_fold": fold_source, "add_links": add_links, "exec_show_docs": document}
+        own = {"add_fold": fold_source, "add_links": add_links, "exec_show_docs": document, "mv_exports": source_last}
         return [show_source, *(own.get(o.__name__, o) for o in super().base_procs())]
 
 
@@ -184,8 +199,10 @@ def render(folder, engine):
     cmd = ["quarto", "render", "--no-cache"] if engine == "quarto" else [sys.executable, "-m", "smalldocs.cli", "render"]
     res = subprocess.run(cmd, cwd=folder, text=True, capture_output=True)
     notes = [o for o in (res.stdout + res.stderr).splitlines() if o.strip() and not UNREAD.search(o)]
-    problems = sorted({o for o in notes if "broken link" in o})
-    print("\n".join(o for o in notes if o not in problems))
+    broken = dict.fromkeys(m[2] for o in notes if (m := BROKEN.match(o)))
+    pages = {href: [m[1] for o in notes if (m := BROKEN.match(o)) and m[2] == href] for href in broken}
+    problems = [f"{href}: no such page, yet linked from {o[0]}{f' and {len(o) - 1} more' if len(o) > 1 else ''}" for href, o in pages.items()]
+    print("\n".join(o for o in notes if not BROKEN.match(o)))
     if res.returncode: sys.exit(f"{engine} failed with exit code {res.returncode}")
     for page in out.rglob("*.html"): problems += offline(page)
     for sheet in out.rglob("*.css"): sheet.write_text(REMOTE_STYLE.sub("", sheet.read_text(encoding="utf-8")), encoding="utf-8")
