@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['need_packages', 'quiet', 'Precision', 'choose_precision', 'quantization', 'load_base', 'token_ids', 'fit_vocabulary',
-           'linear_layers', 'check_targets', 'lora_config', 'adapt', 'Trainable', 'trainable', 'save_tokenizer',
-           'save_adapter']
+           'find_pad_id', 'linear_layers', 'check_targets', 'lora_config', 'adapt', 'Trainable', 'trainable',
+           'save_tokenizer', 'save_adapter']
 
 # %% ../nbs/07_adapt.ipynb #47b1dcb9
 import json, os, shutil, warnings
@@ -111,7 +111,7 @@ def load_base(
         try: return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=trust_remote_code, **extra)
         except (OSError, ValueError, ImportError) as e: raise ConfigError(f'{str(base_model)!r} cannot be loaded ({str(e).splitlines()[0]}).', field='base_model') from e
 
-# %% ../nbs/07_adapt.ipynb #7b7096b6
+# %% ../nbs/07_adapt.ipynb #384ec82d
 def token_ids(tok)->list[int]: # Sorted
     "All ids of a tokenizer, those of added tokens included."
     return sorted(tok.backend.get_vocab(with_added_tokens=True).values())
@@ -122,10 +122,21 @@ def fit_vocabulary(
     base_tok, # The `FastTokenizer` of the base model as it came
 )->list[int]: # Ids that the base model never saw
     "Make room for every token, and say which are new."
-    ids,rows = token_ids(tok),model.get_input_embeddings().weight.shape[0]
-    if ids[-1]>=rows:
-        with quiet(): model.resize_token_embeddings(ids[-1]+1)
-    return sorted(set(ids)-set(token_ids(base_tok)))
+    known,rows = set(token_ids(base_tok)),model.get_input_embeddings().weight.shape[0]
+    new = [i for i in token_ids(tok) if i not in known]
+    if tok.pad and new==[tok.backend.token_to_id(tok.pad)]: return []
+    if new and new[-1]>=rows:
+        with quiet(): model.resize_token_embeddings(new[-1]+1)
+    return new
+
+def find_pad_id(
+    tok, # The `FastTokenizer` of the run
+    base_tok, # The `FastTokenizer` of the base model as it came
+)->int: # An id that the base model has a row for
+    "What to pad with."
+    known = set(token_ids(base_tok))
+    ids = [i for o in (tok.pad, tok.eos) if o and (i := tok.backend.token_to_id(o)) in known]
+    return ids[0] if ids else 0
 
 # %% ../nbs/07_adapt.ipynb #9b5f8874
 def linear_layers(

@@ -85,7 +85,7 @@ def row_order(
     "The order that a config asks for."
     return RowOrder(len(counts.lengths), seed if data_seed is None else data_seed, counts.lengths if group_by_length else None, rows_per_step)
 
-# %% ../nbs/07a_batches.ipynb #1e00bf9d
+# %% ../nbs/07a_batches.ipynb #64311270
 class Steps(NamedTuple):
     "The size of a run."
     rows:int # Rows per optimizer step, all processes together
@@ -104,7 +104,9 @@ def count_steps(
     "How many optimizer steps a run has."
     batches = ceil(n_rows/(micro_batch_size*n_processes))
     per_epoch = max(1, ceil(batches/gradient_accumulation_steps))
-    return Steps(micro_batch_size*gradient_accumulation_steps*n_processes, per_epoch, max_steps or ceil(num_epochs*per_epoch))
+    total = max_steps if max_steps and max_steps>0 else ceil(num_epochs*per_epoch)
+    if total<1: raise ConfigError(f'expected more than 0, got {num_epochs!r}.', field='num_epochs')
+    return Steps(micro_batch_size*gradient_accumulation_steps*n_processes, per_epoch, total)
 
 # %% ../nbs/07a_batches.ipynb #a2f13c9d
 def check_trained(

@@ -81,7 +81,7 @@ def row2pieces(
             start += len(text)
     return out
 
-# %% ../nbs/02_encode.ipynb #f5849376
+# %% ../nbs/02_encode.ipynb #bec5e874
 class EncodedRow(NamedTuple):
     "One row's tokens."
     ids:np.ndarray # int32, length T
@@ -100,6 +100,7 @@ class EncodedBatch(NamedTuple):
     spans:np.ndarray|None # int64, tokens x 2: characters of the row's text, or None
     rows:list # Each row's segments
     origin:np.ndarray|None=None # int64, one per row: the input row it was made from; None where that is the row itself
+    marks:np.ndarray|None=None # int8, one per token, with `spans`: 1 where a call of the tokenizer began, 2 where special tokens were not read
 
     @property
     def lengths(self)->np.ndarray: return np.diff(self.starts)
@@ -127,15 +128,17 @@ def trained_chars(
     at = np.repeat(row_start, np.diff(starts))
     return before(at+spans[:,1]) - before(at+spans[:,0]) if len(sizes) else np.zeros(len(spans), np.int64)
 
-# %% ../nbs/02_encode.ipynb #c73c8d4f
+# %% ../nbs/02_encode.ipynb #4534c5d0
 def take(
     batch:EncodedBatch,
     keep:np.ndarray, # One bool per token
 )->EncodedBatch:
     "The batch with only these tokens, its rows as they were."
     totals = np.concatenate([[0], np.cumsum(keep)])
-    spans = None if batch.spans is None else batch.spans[keep]
-    return batch._replace(ids=batch.ids[keep], labels=batch.labels[keep], spans=spans, starts=totals[batch.starts])
+    return batch._replace(**_per_token(batch, keep), starts=totals[batch.starts])
+
+def _per_token(batch, at): # the token arrays of a batch, indexed
+    return {k: None if (o := getattr(batch, k)) is None else o[at] for k in ('ids','labels','spans','marks')}
 
 def _window_places(start, end, w): # the token positions of each window of one row
     body = range(start+w.head, end-w.tail)
@@ -153,8 +156,7 @@ def windowed(
     flat = list(chain.from_iterable(places))
     at = np.array(list(chain.from_iterable(flat)), np.int64)
     starts = np.concatenate([[0], np.cumsum([len(f) for f in flat], dtype=np.int64)])
-    spans = None if batch.spans is None else batch.spans[at]
-    return EncodedBatch(batch.ids[at], batch.labels[at], starts, spans, [batch.rows[o] for o in origin], origin)
+    return EncodedBatch(**_per_token(batch, at), starts=starts, rows=[batch.rows[o] for o in origin], origin=origin)
 
 # %% ../nbs/02_encode.ipynb #5e617e24
 boundaries = ('split','whole','axolotl')
@@ -219,12 +221,18 @@ def touched(
     for a,b in ranges: out |= (spans[:,0]<b) & (np.maximum(spans[:,1], spans[:,0]+1)>a)
     return out
 
-# %% ../nbs/02_encode.ipynb #05831a8a
+# %% ../nbs/02_encode.ipynb #8e63a034
 def _kept(pieces, n, cut): # one bool per token: within the first `cut` tokens of its part
     parts = np.cumsum([0, *(a.part!=b.part or b.start==0 for a,b in zip(pieces, pieces[1:]))])
     sizes = np.bincount(parts, n).astype(np.int64)
     if not (sizes>cut).any(): return None
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes)-sizes, sizes) < cut
+
+def _marks(pieces, n): # which tokens begin a call of the tokenizer, and which were read literally
+    out = np.repeat(np.array([0 if p.special else 2 for p in pieces], np.int8), n)
+    begins = (np.cumsum(n)-n)[[bool(k) and p.prefix for k,p in zip(n, pieces)]] if pieces else []
+    out[begins] |= 1
+    return out
 
 @patch
 def encode(self:Encoder,
@@ -239,7 +247,7 @@ def encode(self:Encoder,
     starts = np.concatenate([[0], np.cumsum(n)])[[0, *accumulate(map(len, per_row))]]
     trained = _wholly_trained(rows, starts, where) if self.boundary=='whole' else self._trained(pieces, n, where)
     if self.train_on_inputs: trained = np.ones_like(trained)
-    batch = EncodedBatch(ids, np.where(trained, ids, np.int32(-100)), starts, where, rows)
+    batch = EncodedBatch(ids, np.where(trained, ids, np.int32(-100)), starts, where, rows, marks=_marks(pieces, n) if spans else None)
     keep = _kept(pieces, n, self.cut) if pieces and self.cut is not None and self.boundary=='axolotl' else None
     if keep is not None: batch = take(batch, keep)
     return batch if self.windows is None else windowed(batch, self.windows)

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['RowFormat', 'find_format', 'example_format']
 
-# %% ../nbs/01_formats.ipynb #cb639129
+# %% ../nbs/01_formats.ipynb #3f1e3e39
 import hashlib, importlib, inspect, json, os, sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
-import segtune.instruct, segtune.plain, segtune.sharegpt
+import segtune.chat, segtune.instruct, segtune.plain, segtune.sharegpt
 from .registry import Format, Setting, Windows, formats, guard_special, register, setting_of, special_choices
 from .segments import ConfigError, DataError, Segment, merge_segments, row2segments
 

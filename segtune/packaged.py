@@ -184,7 +184,11 @@ def _fill(folder, name, model, file, weights):
     (folder/'NOTICE').write_text(_notice(name, model, file), encoding='utf-8')
     if weights: _write_weights(folder, facts, tensors)
 
-# %% ../nbs/01b_packaged.ipynb #f9f6b74f
+# %% ../nbs/01b_packaged.ipynb #bb68c151
+def _version(package):
+    try: return metadata.version(package)
+    except metadata.PackageNotFoundError: return '0'
+
 def packaged_path(
     name:str, # What the hub calls the model, such as `HuggingFaceTB/SmolLM2-135M-Instruct`
     weights:bool=True, # The whole model? False: the tokenizer alone
@@ -194,7 +198,7 @@ def packaged_path(
     model = packaged_models.get(name)
     file = model and _gguf_file(model)
     if not file: return None
-    short,version = name.split('/')[-1],metadata.version(model.package)
+    short,version = name.split('/')[-1],_version(model.package)
     home = cache_dir()/f'{model.package}-{version}-{_layout}'
     whole,say = home/short,log or (lambda o: None)
     if _is_whole(whole, _model_files): return whole

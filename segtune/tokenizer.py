@@ -84,7 +84,15 @@ def _speller(spec): # a function token -> bytes for this kind of vocabulary
         return t.replace('▁', ' ').encode()
     return spell
 
-# %% ../nbs/01c_tokenizer.ipynb #b6ff96e9
+# %% ../nbs/01c_tokenizer.ipynb #5c751108
+def _adds_bos(spec, names, override=None): # would the tokenizer begin a text with its bos token?
+    if not names.get('bos_token'): return False
+    if isinstance(override, bool): return override
+    post = spec.get('post_processor') or {}
+    steps = [o for p in post.get('processors', [post]) for o in p.get('single', [])]
+    return bool(steps) and steps[0].get('SpecialToken', {}).get('id')==names['bos_token']
+
+# %% ../nbs/01c_tokenizer.ipynb #0c6505e3
 class FastTokenizer:
     "A fast tokenizer that adds nothing, with the names of its special tokens."
     def __init__(self,
@@ -92,10 +100,11 @@ class FastTokenizer:
         names:dict|None=None, # Special tokens by role: `{'eos_token': '</s>', ...}`
         chat_template:str|None=None, # Jinja text, if the model has one
         source:str='tokenizer', # Where it came from, for messages
+        adds_bos:bool|None=None, # Would it begin every text with its bos token? None: as its post-processor says
     ):
         self.spec = {**spec, 'post_processor':None, 'truncation':None, 'padding':None}
         self.names,self.chat_template,self.source = dict(names or {}),chat_template,source
-        self._variants = {}
+        self.adds_bos,self._variants = _adds_bos(spec, self.names, adds_bos),{}
         self.invents_space = any(_unprefixed(self.spec[k])!=self.spec[k] for k in ('normalizer','pre_tokenizer'))
         self.reprefixes = _reprefixes(self.spec)
 
@@ -198,7 +207,7 @@ def _added(spec, new): # spec with the strings of `new` as added tokens; ids of 
         out.append(dict(id=i, content=content, single_word=False, lstrip=False, rstrip=False, normalized=False, special=special))
     return {**spec, 'added_tokens':sorted(out, key=lambda t: t['id'])}
 
-# %% ../nbs/01c_tokenizer.ipynb #f8d40718
+# %% ../nbs/01c_tokenizer.ipynb #c5c28adc
 def load_tokenizer(
     name:str|PathLike, # A directory with `tokenizer.json`, or a repository name on the hub
     special_tokens:dict|None=None, # By role, as in the config: `{'pad_token': '<pad>'}`; unknown texts are added
@@ -215,7 +224,7 @@ def load_tokenizer(
     spec = _added(spec, {**listed, **{v:True for v in names.values()}, **{t:False for t in tokens}})
     chat = (d/'chat_template.jinja').read_text(encoding='utf-8') if (d/'chat_template.jinja').exists() else conf.get('chat_template')
     if isinstance(chat, list): chat = {t['name']:t['template'] for t in chat}.get('default')
-    return FastTokenizer(spec, names, chat, fspath(name))
+    return FastTokenizer(spec, names, chat, fspath(name), conf.get('add_bos_token'))
 
 # %% ../nbs/01c_tokenizer.ipynb #20e1a31e
 def as_tokenizer(

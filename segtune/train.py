@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_options', 'check_processes', 'Plan', 'plan_run', 'run_settings', 'TrainResult', 'train']
 
-# %% ../nbs/08_train.ipynb #53b07c90
+# %% ../nbs/08_train.ipynb #491b0911
 import inspect, os
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from .segments import ConfigError, DataError, RunError
 from .tokenizer import load_tokenizer
-from .adapt import adapt, choose_precision, fit_vocabulary, load_base, lora_config, need_packages, quiet, save_adapter, trainable
+from .adapt import adapt, choose_precision, find_pad_id, fit_vocabulary, load_base, lora_config, need_packages, quiet, save_adapter, trainable
 from .batches import check_trained, collator, count_rows, count_steps, load_rows, row_order
 from .checkpoints import Opened, changed_settings, open_run, read_run, remove_run, what_is_missing, write_run
 from .trainer import heldout_loss, make_trainer, optimization, rhythm, save_curve, stopped_early, training_arguments
@@ -39,15 +39,20 @@ def _call(f, *args, options, **more): # f with those of the options that it know
     names = [k for k,p in inspect.signature(f).parameters.items() if p.kind==p.KEYWORD_ONLY and k not in more]
     return f(*args, **{k:options[k] for k in names if k in options}, **more)
 
-# %% ../nbs/08_train.ipynb #a8c08012
+# %% ../nbs/08_train.ipynb #917dc158
 def check_processes(
     n:int, # Processes that accelerate found
     env:dict|None=None, # The environment; this process's if None
 ):
-    "Raise a `RunError` if the launcher started more processes than will work together."
-    asked = int((os.environ if env is None else env).get('WORLD_SIZE', 1) or 1)
-    if asked!=n: raise RunError(f'WORLD_SIZE is {asked}, but accelerate runs {n} process{"es" if n>1 else ""}, so each would train alone and write into the same directory. '
-                                f'Run: torchrun --nproc_per_node {asked} --no-python segtune train CONFIG (on a CPU with ACCELERATE_USE_CPU=true before it, and without an FSDP config).')
+    "Raise a `RunError` if fewer processes work together than were asked for."
+    env = os.environ if env is None else env
+    asked,lone = int(env.get('WORLD_SIZE') or 1),'MASTER_ADDR' in env and 'WORLD_SIZE' not in env and 'ACCELERATE_MIXED_PRECISION' in env
+    fsdp = env.get('ACCELERATE_USE_FSDP','').lower()=='true' and env.get('ACCELERATE_USE_CPU','').lower()=='true'
+    if lone: why,asked = 'accelerate launch was asked for several processes on a CPU and started one', 2
+    elif fsdp: why = 'the FSDP config of accelerate does not work on a CPU'
+    elif asked!=n: why = f'WORLD_SIZE is {asked}, but accelerate runs {n} process{"es" if n>1 else ""}, so each would train alone and write into the same directory'
+    else: return
+    raise RunError(f'{why}. Run: torchrun --nproc_per_node {asked} --no-python segtune train CONFIG')
 
 # %% ../nbs/08_train.ipynb #5763ffa3
 class Plan(NamedTuple):
@@ -167,10 +172,9 @@ def _finish(trainer, state, base_model, tok, settings, **more):
     write_run(out, settings, result._asdict())
     return result
 
-# %% ../nbs/08_train.ipynb #6a7efb26
+# %% ../nbs/08_train.ipynb #44801f2e
 def _train(base_model, tok, train_set, eval_set, output_dir, options, patience, keep, log, **how):
-    name = tok.pad or tok.eos
-    plan = plan_run(train_set, eval_set, output_dir, options, tok.backend.token_to_id(name) if name else 0, log)
+    plan = plan_run(train_set, eval_set, output_dir, options, find_pad_id(tok, load_tokenizer(base_model)), log)
     if plan.held is None and (patience or options['load_best_model_at_end']): raise ConfigError('there are no held-out rows to judge by. Set val_set_size.', field='early_stopping_patience' if patience else 'load_best_model_at_end')
     settings = run_settings(plan, options, base_model=os.fspath(base_model), tokenizer=tok.fingerprint(), early_stopping_patience=patience)
     opened = _begin(output_dir, settings, plan.args.should_save, log, **how)

@@ -6,13 +6,14 @@
 __all__ = ['heldout_loss', 'optimization', 'rhythm', 'training_arguments', 'stopped_early', 'progress_line', 'make_trainer',
            'curve', 'draw_curve', 'save_curve']
 
-# %% ../nbs/07c_trainer.ipynb #bca351f3
+# %% ../nbs/07c_trainer.ipynb #6cdfdaf5
 import csv, math, os, time
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from .segments import ConfigError, RunError
+from importlib.util import find_spec
+from .segments import ConfigError, MissingError, RunError
 from .adapt import choose_precision
 from .batches import Collator, Steps
 from .checkpoints import keep_newest, mark_complete
@@ -40,7 +41,7 @@ def heldout_loss(
     model.train(was)
     return total,n
 
-# %% ../nbs/07c_trainer.ipynb #912df20d
+# %% ../nbs/07c_trainer.ipynb #68ebba75
 def _known(value, allowed, field):
     if value in allowed: return value
     near = get_close_matches(str(value), allowed, 1)
@@ -65,32 +66,36 @@ def optimization(
     "How each step changes the weights."
     from transformers.training_args import OptimizerNames, SchedulerType
     warm = warmup_steps if warmup_steps is not None else math.ceil(warmup_ratio*steps.total) if warmup_ratio is not None else min(int(.03*steps.total), 100)
+    if any(o in optimizer for o in ('8bit','bnb','paged')) and not find_spec('bitsandbytes'):
+        raise ConfigError(f'{optimizer} needs a CUDA GPU and the package bitsandbytes, which is not installed. Set optimizer: adamw_torch, or run: pip install bitsandbytes', field='optimizer')
     if not learning_rate>0: raise ConfigError(f'expected a number above 0, got {learning_rate!r}.', field='learning_rate')
     return dict(learning_rate=learning_rate, warmup_steps=warm, weight_decay=weight_decay, max_grad_norm=max_grad_norm,
                 lr_scheduler_type=_known(lr_scheduler, [o.value for o in SchedulerType], 'lr_scheduler'), lr_scheduler_kwargs=lr_scheduler_kwargs,
                 optim=_known(optimizer, [o.value for o in OptimizerNames], 'optimizer'), neftune_noise_alpha=neftune_noise_alpha,
                 adam_beta1=adam_beta1, adam_beta2=adam_beta2, adam_epsilon=adam_epsilon)
 
-# %% ../nbs/07c_trainer.ipynb #af34f07a
+# %% ../nbs/07c_trainer.ipynb #79daed77
+def _every(steps, n, per_epoch, key): # steps between two events; past the end for never
+    if n is not None and per_epoch is not None: raise ConfigError(f'{key} is given too. Keep one of them.', field=key.replace('_steps', 's_per_epoch'))
+    if n==0 or per_epoch==0: return steps.total+1
+    if n is not None: return int(n) if n>=1 else math.ceil(n*steps.total)
+    return max(1, int(steps.per_epoch//(per_epoch or 1)))
+
 def rhythm(
     steps:Steps, # Size of the run
     *,
     logging_steps:int|None=None, # Steps between two lines of progress; about fifty lines in all if None
-    eval_steps:int|None=None, # Steps between two measurements
+    eval_steps:float|None=None, # Steps between two measurements; below 1 a share of all steps, 0 for none in between
     evals_per_epoch:float|None=None, # The same, per epoch
-    save_steps:int|None=None, # Steps between two checkpoints
+    save_steps:float|None=None, # Steps between two checkpoints, likewise; 0 for no checkpoints
     saves_per_epoch:float|None=None, # The same, per epoch
 )->dict: # Arguments of `transformers.TrainingArguments`
     "When the run reports, measures and saves."
-    def every(n, per_epoch, key):
-        if n is not None and per_epoch is not None: raise ConfigError(f'{key} is given too. Keep one of them.', field=key.replace('_steps', 's_per_epoch'))
-        return int(n) if n is not None else max(1, int(steps.per_epoch//(per_epoch or 1)))
-    if (saves_per_epoch==0 or save_steps==0): save = dict(save_strategy='no')
-    else: save = dict(save_strategy='steps', save_steps=every(save_steps, saves_per_epoch, 'save_steps'))
-    return dict(logging_steps=logging_steps or max(1, steps.total//50), logging_first_step=True,
-                eval_steps=every(eval_steps or None, evals_per_epoch or None, 'eval_steps'), **save)
+    measure,save = _every(steps, eval_steps, evals_per_epoch, 'eval_steps'),_every(steps, save_steps, saves_per_epoch, 'save_steps')
+    return dict(logging_steps=logging_steps or max(1, steps.total//50), logging_first_step=True, eval_steps=measure,
+                save_strategy='no' if 0 in (save_steps, saves_per_epoch) else 'steps', save_steps=save)
 
-# %% ../nbs/07c_trainer.ipynb #5b98e9b7
+# %% ../nbs/07c_trainer.ipynb #3cdaa15c
 def training_arguments(
     output_dir:str|os.PathLike, # Directory of the run
     n_steps:int, # Optimizer steps of the run
@@ -117,7 +122,8 @@ def training_arguments(
     p,gpu = choose_precision(bf16, fp16),torch.accelerator.is_available()
     fields = TrainingArguments.__dataclass_fields__
     again = 'activation_checkpointing' if 'activation_checkpointing' in fields else 'gradient_checkpointing'
-    if load_best_model_at_end and more.get('save_strategy')!='no': more['save_steps'] = more['eval_steps']
+    if load_best_model_at_end and more['save_strategy']=='no': raise ConfigError('needs checkpoints, and save_steps or saves_per_epoch is 0.', field='load_best_model_at_end')
+    if load_best_model_at_end: more['save_steps'] = more['eval_steps']
     return TrainingArguments(output_dir=os.fspath(output_dir), per_device_train_batch_size=micro_batch_size, per_device_eval_batch_size=eval_batch_size or micro_batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps, max_steps=n_steps, seed=seed, use_cpu=not gpu, bf16=p.bf16, fp16=p.fp16,
         tf32=tf32 if gpu and isinstance(tf32, bool) else None, save_only_model=save_only_model, load_best_model_at_end=load_best_model_at_end,
@@ -205,7 +211,7 @@ def _callback_class():
             save_curve(state.log_history, args.output_dir, picture=False)
     return Duties
 
-# %% ../nbs/07c_trainer.ipynb #3ce7f70e
+# %% ../nbs/07c_trainer.ipynb #43758f96
 def make_trainer(
     model, # With its adapter
     args, # From `training_arguments`
@@ -219,7 +225,10 @@ def make_trainer(
 ): # A `transformers.Trainer`
     "The trainer, with our duties in place of its printing."
     from transformers import PrinterCallback
-    trainer = _trainer_class()(model=model, args=args, train_dataset=rows, eval_dataset=held, data_collator=collate)
+    try: trainer = _trainer_class()(model=model, args=args, train_dataset=rows, eval_dataset=held, data_collator=collate)
+    except (RuntimeError, ValueError) as e:
+        if args.report_to: raise MissingError(f'report_to: {", ".join(args.report_to)} cannot be used ({e}).') from e
+        raise
     trainer.remove_callback(PrinterCallback)
     trainer.order = order
     trainer.add_callback(_callback_class()(trainer, log, keep, patience))
