@@ -7,7 +7,7 @@ __all__ = ['need_packages', 'quiet', 'Precision', 'choose_precision', 'quantizat
            'find_pad_id', 'linear_layers', 'check_targets', 'lora_config', 'adapt', 'Trainable', 'trainable',
            'save_tokenizer', 'save_adapter']
 
-# %% ../nbs/07_adapt.ipynb #47b1dcb9
+# %% ../nbs/07_adapt.ipynb #048c7d3c
 import json, os, shutil, warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from .segments import ConfigError, MissingError
-from .tokenizer import base_path, load_tokenizer
+from .tokenizer import base_path
 
 # %% ../nbs/07_adapt.ipynb #a5b96578
 _packages = ('torch','peft','accelerate','safetensors')
@@ -248,7 +248,7 @@ def _owner(name): # `...layers.0.self_attn.q_proj.lora_A.default.weight` -> `...
     for part in ('.lora_', '.token_adapter.', '.trainable_tokens_', '.modules_to_save.'): name = name.partition(part)[0]
     return name.removesuffix('.weight').removesuffix('.bias')
 
-# %% ../nbs/07_adapt.ipynb #e2e16bf0
+# %% ../nbs/07_adapt.ipynb #b6ee336f
 _tokenizer_files = ('tokenizer.json','tokenizer_config.json','special_tokens_map.json','added_tokens.json','chat_template.jinja',
                     'tokenizer.model','vocab.json','merges.txt')
 
@@ -270,6 +270,7 @@ def save_tokenizer(
 
 def _write_json(path, o): path.write_text(json.dumps(o, ensure_ascii=False, indent=2), encoding='utf-8')
 
+# %% ../nbs/07_adapt.ipynb #8881a6ba
 def save_adapter(
     model, # What `adapt` returned, trained
     base_model:str|os.PathLike, # As it was given; recorded in the adapter

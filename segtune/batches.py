@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from .segments import ConfigError, DataError
 
-# %% ../nbs/07a_batches.ipynb #b3f9a5d5
+# %% ../nbs/07a_batches.ipynb #5e3eaa9e
 _columns = ('input_ids','labels')
 
 def load_rows(
@@ -28,6 +28,7 @@ def load_rows(
     if missing: raise DataError(f'the prepared rows have no column {" and ".join(map(repr, missing))}. Run segtune preprocess first.')
     return rows
 
+# %% ../nbs/07a_batches.ipynb #1c80027b
 class RowCounts(NamedTuple):
     "What there is in a data set, row by row."
     lengths:np.ndarray # Tokens, one number per row

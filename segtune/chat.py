@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['chat_options', 'read_messages', 'range_segments', 'token_segments']
 
-# %% ../nbs/00e_chat.ipynb #33217841
-from collections.abc import Callable
-from .registry import Setting, field_of, formats, nearest, register
+# %% ../nbs/00e_chat.ipynb #24f9158b
+from .registry import field_of, nearest, register
 from .segments import ConfigError, DataError, Segment, json_type
 from .sharegpt import turn_dicts
 from .templates import Place, locate, render, template_of
@@ -56,7 +55,7 @@ def range_segments(
     for a,b in zip(edges, edges[1:]): out.append(Segment(text[a:b], inside(a, b, trained), True, inside(a, b, contents), 'touch' if out else ''))
     return out
 
-# %% ../nbs/00e_chat.ipynb #88f44bc5
+# %% ../nbs/00e_chat.ipynb #a344c60f
 def _common(a, b): # the beginning that two texts share
     n = next((i for i,(x,y) in enumerate(zip(a, b)) if x!=y), min(len(a), len(b)))
     return a[:n]
@@ -65,6 +64,7 @@ def _end_mark(after, special): # how much of the template's text after a content
     ends = [after.index(t)+len(t) for t in special if t and t in after]
     return min(ends) if ends else len(after.rstrip())
 
+# %% ../nbs/00e_chat.ipynb #7ebef796
 class _Chat: # one conversation under one template
     def __init__(self, setting, template, messages, at, more):
         self.setting,self.template,self.messages,self.at,self.more = setting,template,messages,at,more

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from .segments import RunError
 
-# %% ../nbs/07b_checkpoints.ipynb #a2e1b401
+# %% ../nbs/07b_checkpoints.ipynb #2f29c6ea
 _marker = 'complete.json'
 
 def write_json(
@@ -23,7 +23,7 @@ def write_json(
     "Write a JSON file entirely or not at all."
     part = Path(f'{os.fspath(path)}.part')
     with open(part, 'w', encoding='utf-8') as f:
-        f.write(json.dumps(o, ensure_ascii=False, indent=1))
+        f.write(json.dumps(o, ensure_ascii=False, indent=1, default=str))
         f.flush(); os.fsync(f.fileno())
     os.replace(part, path)
 
@@ -84,7 +84,7 @@ def keep_newest(
     for o in checkpoints(output_dir)[:-limit]:
         if o.name!=best: remove_checkpoint(o)
 
-# %% ../nbs/07b_checkpoints.ipynb #13aaefae
+# %% ../nbs/07b_checkpoints.ipynb #d2e64487
 _run_file = 'run.json'
 
 def read_run(
@@ -109,17 +109,18 @@ def changed_settings(
     new:dict, # Settings asked for
 )->list[str]: # One entry for each difference
     "What differs between two runs."
-    new = json.loads(json.dumps(new))
+    new = json.loads(json.dumps(new, default=str))
     def said(k): return f'{k} changed' if k.endswith('_rows') else f'{k} {old.get(k)!r} -> {new.get(k)!r}'
     return [said(k) for k in {**old, **new} if old.get(k)!=new.get(k)]
 
-# %% ../nbs/07b_checkpoints.ipynb #fa4d1aea
+# %% ../nbs/07b_checkpoints.ipynb #059c624b
 class Opened(NamedTuple):
     "How a run begins."
     checkpoint:Path|None=None # Where to go on; None: from the beginning
     result:dict|None=None # The result, if it stands already
     remove:bool=False # Is an earlier run to be removed first?
 
+# %% ../nbs/07b_checkpoints.ipynb #04cc1063
 _outputs = ('adapter_model.safetensors','adapter_config.json','model.safetensors','model.safetensors.index.json')
 
 def open_run(
@@ -137,12 +138,14 @@ def open_run(
     if resume:
         if changed := changed_settings(run['settings'], settings):
             raise RunError(f'holds a run with other settings ({"; ".join(changed)}), so it cannot be resumed with these. Set them back, choose another output_dir, or overwrite it (--overwrite).', source=str(d))
-        if run['finished']: return Opened(result=run['result'])
+        if run['finished'] and _written(d): return Opened(result=run['result'])
         return Opened(newest) if (newest := newest_checkpoint(d, log)) else _from_start(d, resume, log)
     if run['finished']: raise RunError(f'holds a finished run of {run["result"]["steps"]} steps. Choose another output_dir, or overwrite it (--overwrite).', source=str(d))
     if (newest := newest_checkpoint(d, lambda o: None)):
         raise RunError(f'holds an unfinished run, stopped after {newest.name}. Resume it (--resume), choose another output_dir, or overwrite it (--overwrite).', source=str(d))
     return Opened(remove=True)
+
+def _written(d): return any((d/o).exists() for o in _outputs)
 
 def _from_start(d, resume, log):
     if resume: log(f'nothing to resume in {d}: starting from the beginning.')
@@ -152,12 +155,13 @@ def _foreign(d):
     there = [o for o in _outputs if (d/o).exists()] + [o.name for o in checkpoints(d)]
     if there: raise RunError(f'holds {there[0]} and no run.json, so it is not a run of segtune. Choose another output_dir.', source=str(d))
 
-# %% ../nbs/07b_checkpoints.ipynb #db64d701
+# %% ../nbs/07b_checkpoints.ipynb #8682323b
 def remove_run(
     output_dir:str|os.PathLike, # Directory of a run
 ):
     "Delete the files that a run wrote."
-    d = Path(output_dir)
+    d,run = Path(output_dir),read_run(output_dir)
+    if run: write_run(d, run['settings'])
     for o in checkpoints(d): remove_checkpoint(o)
     for name in (*_outputs, 'loss.csv', 'loss.png', _run_file): (d/name).unlink(missing_ok=True)
     for o in d.glob('model-*-of-*.safetensors'): o.unlink()

@@ -99,7 +99,7 @@ class TrainKeys(_Keys):
     group_by_length:bool|None=None # Rows of like length together
     neftune_noise_alpha:float|None=None # Noise on embeddings
 
-# %% ../nbs/10_config.ipynb #69f1bba5
+# %% ../nbs/10_config.ipynb #6acd427d
 class RunKeys(_Keys):
     "What happens around the training."
     seed:int=42 # Of everything random
@@ -116,7 +116,6 @@ class RunKeys(_Keys):
     resume_from_checkpoint:str|None=None # A checkpoint directory
     auto_resume_from_checkpoints:bool=False # Go on from the newest complete checkpoint
     report_to:str|list[str]|None=None # Also log there, as in transformers; nowhere if not given
-    dataloader_num_workers:Annotated[int, Field(ge=0)]=0 # Processes that make batches
     on_lint:Literal['warn','error']='warn' # Does a broken law stop the run?
     debug:bool=False # Print rows in preprocess
 
@@ -126,14 +125,14 @@ class Config(DataKeys, AdapterKeys, TrainKeys, RunKeys):
     @classmethod
     def _no_nulls(cls, v): return {k:o for k,o in (v or {}).items() if o is not None}
 
-# %% ../nbs/10_config.ipynb #542eeef0
+# %% ../nbs/10_config.ipynb #384de074
 _same = 'it does not change what is learnt'
 ignored = {
     **dict.fromkeys(['wandb_project','wandb_entity','wandb_watch','wandb_name','wandb_log_model','wandb_run_id','mlflow_tracking_uri','mlflow_experiment_name'],
                     'the loss curve is written to loss.csv and loss.png'),
     **dict.fromkeys(['flash_attention','xformers_attention','sdp_attention','flash_attn_cross_entropy'], f'attention is chosen by transformers; {_same}'),
     **dict.fromkeys(['model_type','tokenizer_type','is_llama_derived_model','is_mistral_derived_model','is_falcon_derived_model'], 'the classes are read from the model directory'),
-    **dict.fromkeys(['local_rank','strict','remove_unused_columns','dataset_processes','dataset_num_proc','dataloader_pin_memory'], _same),
+    **dict.fromkeys(['local_rank','strict','remove_unused_columns','dataset_processes','dataset_num_proc','dataloader_num_workers','dataloader_prefetch_factor','dataloader_pin_memory'], _same),
     **dict.fromkeys(['sample_packing','eval_sample_packing','sample_packing_eff_est','total_num_tokens','sample_packing_bin_size'],
                     'rows are padded, not packed; the loss is the same and a step holds micro_batch_size rows'),
     **dict.fromkeys(['eval_table_size','eval_max_new_tokens'], 'segtune generate shows answers'),

@@ -15,7 +15,7 @@ from .encode import Encoder, format_encoder
 from .segments import DataError, Segment, merge_segments, segments2row
 from .tokenizer import as_tokenizer
 
-# %% ../nbs/02b_eject.ipynb #b7a80e98
+# %% ../nbs/02b_eject.ipynb #b777faf9
 def _restarts(tok): # ids of the special tokens after which the invented space comes back
     if tok.reprefixes=='none': return frozenset()
     return frozenset(i for i,t in tok.backend.get_added_tokens_decoder().items() if tok.reprefixes=='all' or not t.normalized)
@@ -40,6 +40,7 @@ def _runs(tok, ids, labels, marks, fresh, strict): # runs of tokens alike in lab
         invented = i in restarts and special
     return out
 
+# %% ../nbs/02b_eject.ipynb #a05d4647
 def spelled_segments(
     tok, # A `FastTokenizer`
     ids:np.ndarray, # One row
@@ -53,7 +54,7 @@ def spelled_segments(
     try: return runs and [Segment(b''.join(r.spelled).decode(errors='strict' if strict else 'replace'), r.label, r.special, tie='fresh' if r.fresh else '') for r in runs]
     except UnicodeDecodeError: return None
 
-# %% ../nbs/02b_eject.ipynb #5b22bec0
+# %% ../nbs/02b_eject.ipynb #b5841b97
 class Ejected(NamedTuple):
     "One row of a dataset without its format."
     segments:list[Segment]
@@ -76,6 +77,7 @@ def _settled(reader, candidates, want): # for each row the first candidate that 
             if ok or best[i][0] is None: best[i] = (tried[i], ok)
     return best
 
+# %% ../nbs/02b_eject.ipynb #2a10e865
 def eject_batch(
     fmt, # A `RowFormat`
     tokenizer, # As for `Encoder`
@@ -109,7 +111,7 @@ def shown(
     where = str(DataError('', source=source, row=ejected.line)).rstrip(': ')
     return f'{where}: no segments give these tokens.\n  format:  {line(ejected.ids, ejected.labels)}\n  ejected: {line(again.ids, again.labels)}'
 
-# %% ../nbs/02b_eject.ipynb #f2444222
+# %% ../nbs/02b_eject.ipynb #d764fcc0
 class EjectReport(NamedTuple):
     "What ejecting a mixture gave."
     rows:int # Rows written
@@ -137,6 +139,7 @@ def eject_rows(
         for batch in _batches(rows, size):
             for o in eject_batch(fmt, tok, [r for _,r in batch], name, [n for n,_ in batch]): yield name,o
 
+# %% ../nbs/02b_eject.ipynb #1d42e46e
 def eject(
     sources:Iterable, # As for `eject_rows`
     tokenizer, # As for `Encoder`

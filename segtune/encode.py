@@ -31,33 +31,7 @@ def _joined(segments, boundary): # the segments that are encoded each in one go
     if boundary=='split': return merge_segments(segments)
     return merge_segments(s._replace(label=False, tie='') for s in segments)
 
-# %% ../nbs/02_encode.ipynb #29f3c8aa
-def _tied(segments): # [(segments of one call, may begin with an invented space, part), ...]
-    out,part = [],0
-    for s in segments:
-        if not s.text: continue
-        tied = bool(out) and s.tie in ('count','touch')
-        if tied and s.special==out[-1][0][-1].special: out[-1][0].append(s)
-        else:
-            part += not tied and s.tie!='tail'
-            out.append(([s], not tied, part))
-    return out
-
-def _one_call(group, prefix, part, start): # the piece of a group of segments
-    s = group[0]
-    text = s.text if len(group)==1 else ''.join(o.text for o in group)
-    if all(o.label==s.label for o in group): return Piece(text, s.label, s.special, prefix, start, part)
-    runs = tuple(zip(accumulate(len(o.text) for o in group), (o.label for o in group)))
-    return Piece(text, s.label, s.special, prefix, start, part, group[-1].tie, runs)
-
-def _axolotl_pieces(segments):
-    out,start = [],0
-    for group,prefix,part in _tied(segments):
-        out.append(_one_call(group, prefix, part, start))
-        start += len(out[-1].text)
-    return out
-
-# %% ../nbs/02_encode.ipynb #97d76670
+# %% ../nbs/02_encode.ipynb #371dd404
 def _forms(tok, s, fresh): # ([(text, prefix)], whether what follows begins afresh)
     if not tok.invents_space: return [(s.text, True)], False
     cuts = tok.cut_special(s.text) if s.special else []
@@ -66,20 +40,50 @@ def _forms(tok, s, fresh): # ([(text, prefix)], whether what follows begins afre
     at = cuts[0][0]
     return [o for o in ((s.text[:at], False), (s.text[at:], True)) if o[0]], after
 
+# %% ../nbs/02_encode.ipynb #233d0396
+def _tied(segments): # [(segments of one call, part), ...]
+    out,part = [],0
+    for s in segments:
+        if not s.text: continue
+        if out and s.tie in ('count','touch'): out[-1][0].append(s)
+        else:
+            part += s.tie!='tail'
+            out.append(([s], part))
+    return out
+
+def _one_call(group, part, start): # the piece of a group of segments
+    s = group[0]
+    text = s.text if len(group)==1 else ''.join(o.text for o in group)
+    if all(o.label==s.label for o in group): return Piece(text, s.label, s.special, True, start, part)
+    runs = tuple(zip(accumulate(len(o.text) for o in group), (o.label for o in group)))
+    return Piece(text, s.label, s.special, True, start, part, group[-1].tie, runs)
+
+def _continued(tok, segments, part, start): # pieces of segments that continue one another
+    out,fresh = [],True
+    for s in segments:
+        forms,fresh = _forms(tok, s, fresh or s.tie=='fresh')
+        for text,prefix in forms:
+            out.append(Piece(text, s.label, s.special, prefix, start, part))
+            start += len(text)
+    return out
+
+def _axolotl_pieces(tok, segments):
+    out,start = [],0
+    for group,part in _tied(segments):
+        one = all(s.special==group[0].special for s in group)
+        out += [_one_call(group, part, start)] if one else _continued(tok, merge_segments(s._replace(tie='') for s in group), part, start)
+        start = out[-1].start+len(out[-1].text)
+    return out
+
+# %% ../nbs/02_encode.ipynb #cb79ffc8
 def row2pieces(
     tok, # A `FastTokenizer`
     segments:list[Segment], # One row
     boundary:str='split', # `split`, `whole` or `axolotl`
 )->list[Piece]: # In order; together they are the row's text
     "Cut a row into what is encoded in one call each."
-    if boundary=='axolotl': return _axolotl_pieces(segments)
-    out,start,fresh = [],0,True
-    for s in _joined(segments, boundary):
-        forms,fresh = _forms(tok, s, fresh or s.tie=='fresh')
-        for text,prefix in forms:
-            out.append(Piece(text, s.label, s.special, prefix, start))
-            start += len(text)
-    return out
+    if boundary=='axolotl': return _axolotl_pieces(tok, segments)
+    return _continued(tok, _joined(segments, boundary), 0, 0)
 
 # %% ../nbs/02_encode.ipynb #bec5e874
 class EncodedRow(NamedTuple):
@@ -184,7 +188,7 @@ class Encoder:
             for i,e in zip(at, call([pieces[i].text for i in at])): out[i] = e
         return out
 
-# %% ../nbs/02_encode.ipynb #8d1d1cc6
+# %% ../nbs/02_encode.ipynb #11b203d1
 def _flat(encodings, pieces, spans): # ids, tokens per piece, spans or None
     n = np.fromiter(map(len, encodings), np.int64, len(encodings))
     ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, n.sum())
@@ -196,6 +200,16 @@ def _wholly_trained(rows, starts, spans):
     wide = spans.copy()
     wide[:,1] = np.maximum(spans[:,1], spans[:,0]+1)
     return trained_chars(rows, starts, wide)==wide[:,1]-wide[:,0]
+
+# %% ../nbs/02_encode.ipynb #94abf291
+def touched(
+    spans:np.ndarray, # tokens x 2, in characters
+    ranges:list[tuple[int,int]], # `(start, end)` in characters, in order
+)->np.ndarray: # bool, one per token
+    "Which tokens touch one of the ranges."
+    out = np.zeros(len(spans), bool)
+    for a,b in ranges: out |= (spans[:,0]<b) & (np.maximum(spans[:,1], spans[:,0]+1)>a)
+    return out
 
 @patch
 def _trained(self:Encoder, pieces, n, where): # one bool per token: the label of its piece, or what the piece's rule says
@@ -212,16 +226,7 @@ def _trained(self:Encoder, pieces, n, where): # one bool per token: the label of
             trained[mine] = touched(where[mine]-p.start, [(a,b) for a,(b,l) in zip(starts, p.runs) if l])
     return trained
 
-def touched(
-    spans:np.ndarray, # tokens x 2, in characters
-    ranges:list[tuple[int,int]], # `(start, end)` in characters, in order
-)->np.ndarray: # bool, one per token
-    "Which tokens touch one of the ranges."
-    out = np.zeros(len(spans), bool)
-    for a,b in ranges: out |= (spans[:,0]<b) & (np.maximum(spans[:,1], spans[:,0]+1)>a)
-    return out
-
-# %% ../nbs/02_encode.ipynb #8e63a034
+# %% ../nbs/02_encode.ipynb #6c5cf4cd
 def _kept(pieces, n, cut): # one bool per token: within the first `cut` tokens of its part
     parts = np.cumsum([0, *(a.part!=b.part or b.start==0 for a,b in zip(pieces, pieces[1:]))])
     sizes = np.bincount(parts, n).astype(np.int64)
@@ -234,6 +239,7 @@ def _marks(pieces, n): # which tokens begin a call of the tokenizer, and which w
     out[begins] |= 1
     return out
 
+# %% ../nbs/02_encode.ipynb #7c1c0929
 @patch
 def encode(self:Encoder,
     rows:list[list[Segment]], # Rows of segments

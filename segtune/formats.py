@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['RowFormat', 'find_format', 'example_format']
 
-# %% ../nbs/01_formats.ipynb #3f1e3e39
-import hashlib, importlib, inspect, json, os, sys
+# %% ../nbs/01_formats.ipynb #78841958
+import hashlib, importlib, inspect, os, sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import partial
-import segtune.chat, segtune.instruct, segtune.plain, segtune.sharegpt
-from .registry import Format, Setting, Windows, formats, guard_special, register, setting_of, special_choices
-from .segments import ConfigError, DataError, Segment, merge_segments, row2segments
+from . import chat, instruct, plain, sharegpt  # noqa: F401, their formats register themselves
+from .registry import Format, Windows, formats, guard_special, register, setting_of, special_choices
+from .segments import ConfigError, DataError, Segment, row2segments
 
 # %% ../nbs/01_formats.ipynb #a2aea5a9
 _segment_fields = {'segments': 'list of {"text": string, "label": true or false}'}
@@ -93,7 +92,7 @@ def _function_format(path, function=None):
     about = (inspect.getdoc(f) or 'A function from a row to segments.').split('\n')[0]
     return Format(path, lambda setting: (write, dict(code=hashlib.sha256(source.encode()).hexdigest())), about, {}, {}, family='function')
 
-# %% ../nbs/01_formats.ipynb #5c166193
+# %% ../nbs/01_formats.ipynb #1741740b
 def _found(type): # (Format, options that its name implies)
     if isinstance(type, dict): return formats['user_defined'], dict(type)
     if callable(type): return _function_format(getattr(type, '__qualname__', 'function'), type), {}
@@ -108,6 +107,7 @@ def _check_options(f, options):
         hint = f'Did you mean {near[0]!r}?' if near else f'It understands {", ".join(f.options)}.' if f.options else 'It understands none.'
         raise ConfigError(f'format {f.name!r} has no option {k!r}. {hint}', field='type')
 
+# %% ../nbs/01_formats.ipynb #82c47123
 def find_format(
     type:str|dict|Callable, # The `type:` of a dataset entry; or a function `row -> segments`
     tokenizer=None, # A `FastTokenizer`, or only the names of its special tokens: `{'eos_token': '</s>', ...}`

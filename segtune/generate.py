@@ -6,14 +6,13 @@
 __all__ = ['row_prompt', 'text_prompt', 'load_adapter', 'Answer', 'read_answer', 'end_ids', 'generate', 'Compared', 'compare',
            'Evaluation', 'evaluate', 'rouge', 'merge']
 
-# %% ../nbs/09_generate.ipynb #a4cca61c
-import math, os
-from collections.abc import Callable, Iterable
+# %% ../nbs/09_generate.ipynb #aa30fcbe
+import json, math, os
+from collections.abc import Iterable
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
-import json
 from .segments import ConfigError, DataError, RunError, Segment
 from .tokenizer import load_tokenizer
 from .encode import Encoder
@@ -66,13 +65,18 @@ def load_adapter(
     if torch.cuda.is_available() and model.device.type=='cpu': model = model.to('cuda')
     return model.eval(),tok
 
-# %% ../nbs/09_generate.ipynb #702c3345
+# %% ../nbs/09_generate.ipynb #0b552d9e
 class Answer(NamedTuple):
     "What a model generated."
     ids:list # Generated ids, the end-of-text token included
     text:str # Without special tokens, and up to the stop string
     raw:str # All of it
     ended:str # `eos`, `stop` or `length`
+
+def _spelled(tok, ids, special=True): # text of ids; with or without special tokens
+    known,left_out = len(tok.spellings),set()
+    if not special: left_out = {i for i,t in tok.backend.get_added_tokens_decoder().items() if t.special}
+    return tok.spell([i for i in ids if i<known and i not in left_out]).decode(errors='replace')
 
 def read_answer(
     tok, # A `FastTokenizer`
@@ -81,16 +85,14 @@ def read_answer(
     stop:Iterable[str]=(), # Strings that end an answer
 )->Answer:
     "Cut generated ids where the answer ends, and spell them."
-    ends,known = set(ends),len(tok.spellings)
-    n = next((i+1 for i,t in enumerate(ids) if t in ends), len(ids))
-    ids = list(ids[:n])
-    special = {i for i,t in tok.backend.get_added_tokens_decoder().items() if t.special}
-    raw,text = (tok.spell([i for i in ids if i<known and i not in o]).decode(errors='replace') for o in ((), special))
+    ids = list(ids[:next((i+1 for i,t in enumerate(ids) if t in ends), len(ids))])
+    text = _spelled(tok, ids, special=False)
     at = min((i for s in stop if s and (i := text.find(s))>=0), default=None)
-    ended = 'stop' if at is not None else 'eos' if ids and ids[-1] in ends else 'length'
-    return Answer(ids, text[:at], raw, ended)
+    if at is None: return Answer(ids, text, _spelled(tok, ids), 'eos' if ids and ids[-1] in ends else 'length')
+    n = next(n for n in range(1, len(ids)+1) if any(s in _spelled(tok, ids[:n], special=False) for s in stop))
+    return Answer(ids[:n], text[:at], _spelled(tok, ids[:n]), 'stop')
 
-# %% ../nbs/09_generate.ipynb #739a9954
+# %% ../nbs/09_generate.ipynb #47302869
 @contextmanager
 def _own_settings(model):
     from transformers import GenerationConfig
@@ -114,11 +116,11 @@ def _stopper(tok, stop, n): # stops a line of the batch when what it generated h
     from transformers import StoppingCriteria, StoppingCriteriaList
     class Stopper(StoppingCriteria):
         def __call__(self, ids, scores, **kwargs):
-            found = [any(s in read_answer(tok, o[n:].tolist(), ()).text for s in stop) for o in ids]
+            found = [any(s in _spelled(tok, o[n:].tolist(), special=False) for s in stop) for o in ids]
             return torch.tensor(found, device=ids.device)
     return StoppingCriteriaList([Stopper()])
 
-# %% ../nbs/09_generate.ipynb #b76bc30c
+# %% ../nbs/09_generate.ipynb #f7272141
 def _batch(prompts, pad_id, device):
     import torch
     n = max(map(len, prompts))
@@ -126,6 +128,7 @@ def _batch(prompts, pad_id, device):
     mask = torch.tensor([[0]*(n-len(p))+[1]*len(p) for p in prompts], device=device)
     return dict(input_ids=ids, attention_mask=mask)
 
+# %% ../nbs/09_generate.ipynb #7921824f
 def generate(
     model, # A transformers causal language model, with or without an adapter
     tok, # Its `FastTokenizer`

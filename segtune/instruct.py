@@ -6,12 +6,12 @@
 __all__ = ['styles', 'alpaca_system', 'concise_system', 'orca_layout', 'styled_formats', 'templated_formats', 'reflection_system',
            'style_of', 'lay_out', 'prompt_field', 'answer_field', 'part_limit', 'styled', 'described', 'templated']
 
-# %% ../nbs/00b_instruct.ipynb #07d11bfa
+# %% ../nbs/00b_instruct.ipynb #51dd0b7b
 import yaml
 from collections.abc import Callable
 from functools import partial
 from string import Formatter
-from .registry import Setting, ending, field_of, fill, formats, part, prompt_and_answer, register
+from .registry import Setting, ending, field_of, fill, part, prompt_and_answer, register
 from .segments import ConfigError, DataError, Segment, json_type
 
 # %% ../nbs/00b_instruct.ipynb #cd6366b0

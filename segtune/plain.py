@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['prompt_presets', 'placeholders']
 
-# %% ../nbs/00f_plain.ipynb #87b3a870
+# %% ../nbs/00f_plain.ipynb #17071e5e
 from string import Formatter
 from .instruct import answer_field, lay_out, part_limit, prompt_field
-from .registry import Setting, Windows, ending, field_of, fill, formats, nearest, part, prompt_and_answer, register
-from .segments import ConfigError, Segment, merge_segments
+from .registry import Windows, ending, field_of, fill, nearest, part, prompt_and_answer, register
+from .segments import ConfigError, Segment
 
 # %% ../nbs/00f_plain.ipynb #220bade0
 def placeholders(

@@ -6,7 +6,7 @@
 __all__ = ['formats', 'special_choices', 'Setting', 'setting_of', 'Format', 'register', 'Windows', 'nearest', 'field_of', 'fill',
            'part', 'ending', 'prompt_and_answer', 'guard_special']
 
-# %% ../nbs/00a_registry.ipynb #1e53e8ca
+# %% ../nbs/00a_registry.ipynb #b7666885
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from string import Formatter
 from typing import NamedTuple
-from .segments import ConfigError, DataError, Segment, json_type
+from .segments import DataError, Segment, json_type
 
 # %% ../nbs/00a_registry.ipynb #62c012d4
 class Setting(NamedTuple):

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['find_path', 'tokenizer_of', 'sources_of', 'prepared_of', 'flatten', 'rows_of', 'train_of', 'find_segments']
 
-# %% ../nbs/10a_run.ipynb #a83a2b1d
+# %% ../nbs/10a_run.ipynb #73f89be6
 import inspect
 from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
 from .config import Config
 from .formats import find_format
-from .prepare import Prepared, Source, prepare, split_rows
+from .prepare import Prepared, Source, lineage, prepare, split_rows
 
 from .segments import ConfigError, DataError
 from .sources import find_rows
@@ -100,18 +100,21 @@ def train_of(
     options = {k:getattr(cfg, k) for k in train_options() if k in Config.model_fields}
     return flatten(run, cfg, train_set=rows, eval_set=apart, **{**options, 'base_model':find_path(cfg.base_model, near), **how})
 
-# %% ../nbs/10a_run.ipynb #a6203682
+# %% ../nbs/10a_run.ipynb #9ae7dc6e
 def find_segments(
-    sources:list[Source], # In order
-    at:list[int], # Rows, counted from 0 over all sources
+    prepared:Prepared, # From `prepared_of`
+    sources:list[Source], # What it was prepared from
+    at:list[int], # Rows of the prepared set, counted from 0
 )->list[tuple[str,Source,list]]: # Place, source and segments of each, in the order of `at`
-    "The segments of some rows."
-    found,n,last = {},0,max(at, default=-1)
+    "The segments of prepared rows."
+    n = prepared.count.rows
+    if bad := [i for i in at if not 0<=i<n]: raise DataError(f'there is no row {bad[0]}; the data has {n:,} rows, counted from 0.')
+    places,found = [lineage(prepared.path, i) for i in at],{}
     for s in sources:
-        for line,segments in s.segments():
-            if n in at: found[n] = (f'{s.name}:{line}', s, segments)
-            n += 1
-            if n>last: break
-        if n>last: break
-    if missing := [i for i in at if i not in found]: raise DataError(f'there is no row {missing[0]}; the data has {n:,} rows, counted from 0.')
-    return [found[i] for i in at]
+        lines = {line for name,line in places if name==s.name}
+        for line,segments in s.segments() if lines else ():
+            if line in lines:
+                found[s.name,line] = s,segments
+                lines.discard(line)
+            if not lines: break
+    return [(f'{name}:{line}', *found[name,line]) for name,line in places]

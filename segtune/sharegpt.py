@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['conversations', 'Said', 'Conversation', 'conversation_of', 'Turn', 'said', 'converse', 'turn_dicts', 'sharegpt']
 
-# %% ../nbs/00c_sharegpt.ipynb #1ff141b3
+# %% ../nbs/00c_sharegpt.ipynb #db12532d
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 from .instruct import answer_field, part_limit
-from .registry import Setting, ending, field_of, fill, formats, nearest, part, register
+from .registry import Setting, ending, field_of, fill, nearest, part, register
 from .segments import ConfigError, DataError, Segment, json_type
 
 # %% ../nbs/00c_sharegpt.ipynb #44108404
@@ -131,7 +131,7 @@ def _read_turns(row, at, roles=_same, field='conversations'): # [(role, text, we
         out.append((roles.get(role, role), text, t.get('weight', 1)))
     return out
 
-# %% ../nbs/00c_sharegpt.ipynb #f5fc51f7
+# %% ../nbs/00c_sharegpt.ipynb #ce0c6022
 def _side(name, c, role, sides, extra): # (role text, is it the model's?)
     if role in sides: return c.roles[sides[role]],bool(sides[role])
     if name!='chatml': return None,None
@@ -150,6 +150,7 @@ def _thread(setting, name, read, at, sides, extra): # the system text and the tu
         turns.append(Turn(shown, text, model, weight!=0))
     return system, turns
 
+# %% ../nbs/00c_sharegpt.ipynb #0e44b4f8
 def sharegpt(
     setting:Setting,
     conversation:str|None=None, # A conversation template; None: `vicuna_v1.1`
@@ -175,7 +176,7 @@ def _renamed(name, row, turns): # Vicuna's roles by the names that the row gives
     if name!='vicuna_v1.1' or not isinstance(own, list) or len(own)<2: return turns
     return [t._replace(role=own[bool(t.model)]) for t in turns]
 
-# %% ../nbs/00c_sharegpt.ipynb #054d9969
+# %% ../nbs/00c_sharegpt.ipynb #fbc775f5
 _prompter = dict(prompter='human', assistant='gpt')
 
 def _read_guanaco(row, at):
@@ -186,8 +187,9 @@ def _read_guanaco(row, at):
 
 def _read_jokes(row, at):
     out = []
-    for joke in turn_dicts(row, 'conversations', at) if 'conversations' in row else [row]:
-        title = field_of(joke, 'title', at) if joke.get('title') is not None or 'title' not in joke else ''
+    for joke in turn_dicts(row, 'conversations', at) if type(row) is dict and 'conversations' in row else [row]:
+        if type(joke) is not dict or joke.get('title', '') is not None: title = field_of(joke, 'title', at)
+        else: title = ''
         out += [('human', 'Tell me a joke.', 1), ('gpt', f"{title} {field_of(joke, 'text', at)}" if title else field_of(joke, 'text', at), 1),
                 ('human', 'Why is that joke funny?', 1), ('gpt', field_of(joke, 'explanation', at), 1)]
     return out

@@ -35,12 +35,12 @@ def stdlib_files(
     if not found: raise MissingError(f'found no Python source in {str(root)!r}. Install the library\'s source, or give `root` a folder that holds it.')
     return sorted((_module(o, root),o) for o in found)
 
-# %% ../nbs/05b_stdlib.ipynb #3b35749c
+# %% ../nbs/05b_stdlib.ipynb #47290af8
 _functions = ast.FunctionDef, ast.AsyncFunctionDef
 
 def _find_functions(node, way=''):
     for o in ast.iter_child_nodes(node):
-        if not isinstance(o, (ast.stmt, ast.excepthandler)): continue
+        if not isinstance(o, (ast.stmt, ast.excepthandler, ast.match_case)): continue
         if isinstance(o, _functions): yield way+o.name, o
         yield from _find_functions(o, f'{way}{o.name}.' if isinstance(o, (*_functions, ast.ClassDef)) else way)
 

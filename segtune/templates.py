@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['chat_templates', 'render', 'template_of', 'Place', 'locate']
 
-# %% ../nbs/00d_templates.ipynb #61ea8871
+# %% ../nbs/00d_templates.ipynb #7e92de8e
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from .registry import Setting, nearest
 from .segments import ConfigError, DataError
 
-# %% ../nbs/00d_templates.ipynb #050fc387
+# %% ../nbs/00d_templates.ipynb #5f60d6e1
 def _tojson(o, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
     return json.dumps(o, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
@@ -39,7 +38,7 @@ def _environment():
 def _compiled(template):
     from jinja2.exceptions import TemplateSyntaxError
     try: return _environment().from_string(template)
-    except TemplateSyntaxError as e: raise ConfigError(f'line {e.lineno} of the Jinja text: {e.message}', field='chat_template') from None
+    except TemplateSyntaxError as e: raise ConfigError(f'line {e.lineno} of the Jinja text: {e.message.rstrip(".")}.', field='chat_template') from None
 
 # %% ../nbs/00d_templates.ipynb #931805a0
 def render(
@@ -77,18 +76,13 @@ chat_templates = dict(
     alpaca_legacy="{% for m in messages %}{{ '### Instruction: ' + m.content + '\n\n' if m.role == 'user' else '### Response: ' + m.content + eos_token }}{% endfor %}",
 )
 
-# %% ../nbs/00d_templates.ipynb #8ef4bbbc
+# %% ../nbs/00d_templates.ipynb #712524d0
 def _jinja(text): # Jinja text, or what is in the file that it names
     if '{' in text or '\n' in text: return text
     try: return Path(text).read_text(encoding='utf-8')
     except OSError as e: raise ConfigError(f'{text!r} is neither Jinja text nor a file that can be read ({e.strerror}).', field='chat_template_jinja') from None
 
-def template_of(
-    setting:Setting,
-    chat_template:str|None=None, # A name, `tokenizer_default`, `jinja`, or Jinja text
-    chat_template_jinja:str|None=None, # Jinja text, or a file with it
-)->str: # Jinja text
-    "The chat template that a config asks for."
+def _chosen(setting, chat_template, chat_template_jinja): # the Jinja text
     if chat_template_jinja and chat_template in (None,'jinja'): return _jinja(chat_template_jinja)
     name = chat_template or 'tokenizer_default'
     if name=='jinja': raise ConfigError('chat_template: jinja needs `chat_template_jinja`, Jinja text or a file with it.', field='chat_template')
@@ -101,6 +95,16 @@ def template_of(
     if name in chat_templates: return chat_templates[name]
     if '{' in name: return name
     raise ConfigError(f'unknown chat template {name!r}.{nearest(name, chat_templates)} Known are {", ".join(chat_templates)}; or tokenizer_default, or jinja.', field='chat_template')
+
+def template_of(
+    setting:Setting,
+    chat_template:str|None=None, # A name, `tokenizer_default`, `jinja`, or Jinja text
+    chat_template_jinja:str|None=None, # Jinja text, or a file with it
+)->str: # Jinja text, which compiles
+    "The chat template that a config asks for."
+    template = _chosen(setting, chat_template, chat_template_jinja)
+    _compiled(template)
+    return template
 
 # %% ../nbs/00d_templates.ipynb #db6940fc
 class Place(NamedTuple):
@@ -131,7 +135,7 @@ def _skeleton(text): # the template's own texts, and the (message, part) of each
     pairs = [o.split('\ue001', 1) for o in rest]
     return [first, *(t for _,t in pairs)], [tuple(map(int, k.split('.'))) for k,_ in pairs]
 
-# %% ../nbs/00d_templates.ipynb #b7f6cd89
+# %% ../nbs/00d_templates.ipynb #fbee4322
 def _forms(text): return list(dict.fromkeys((text, text.rstrip(), text.lstrip(), text.strip())))
 
 def _match(text, own, contents): # [(start, end)] of the contents, or None; tries the forms of each in turn
@@ -150,6 +154,7 @@ def _match(text, own, contents): # [(start, end)] of the contents, or None; trie
         else: spans.pop()
     return [] if not contents and text==own[0] else None
 
+# %% ../nbs/00d_templates.ipynb #785956f8
 def locate(
     template:str, # Jinja text
     messages:list[dict],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['train_options', 'check_processes', 'Plan', 'plan_run', 'run_settings', 'TrainResult', 'train']
 
-# %% ../nbs/08_train.ipynb #491b0911
+# %% ../nbs/08_train.ipynb #1a6cf196
 import inspect, os
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ from .tokenizer import load_tokenizer
 from .adapt import adapt, choose_precision, find_pad_id, fit_vocabulary, load_base, lora_config, need_packages, quiet, save_adapter, trainable
 from .batches import check_trained, collator, count_rows, count_steps, load_rows, row_order
 from .checkpoints import Opened, changed_settings, open_run, read_run, remove_run, what_is_missing, write_run
-from .trainer import heldout_loss, make_trainer, optimization, rhythm, save_curve, stopped_early, training_arguments
+from .trainer import make_trainer, optimization, rhythm, save_curve, stopped_early, training_arguments
 
 # %% ../nbs/08_train.ipynb #418d281c
 _takers = (load_base, adapt, lora_config, row_order, collator, count_steps, optimization, rhythm, training_arguments)
@@ -126,7 +126,7 @@ def _go(trainer, checkpoint, patience): # afterwards the state holds the whole h
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint: trainer._load_best_model()
     return state
 
-# %% ../nbs/08_train.ipynb #1f5900d0
+# %% ../nbs/08_train.ipynb #16d5d25c
 def _begin(output_dir, settings, first, log, *, resume, checkpoint, overwrite):
     from accelerate import PartialState
     if checkpoint:
@@ -141,6 +141,7 @@ def _begin(output_dir, settings, first, log, *, resume, checkpoint, overwrite):
     PartialState().wait_for_everyone()
     return opened
 
+# %% ../nbs/08_train.ipynb #a4140f25
 class TrainResult(NamedTuple):
     "What a run did."
     steps:int # Optimizer steps made, over all its interruptions

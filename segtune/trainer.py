@@ -41,7 +41,7 @@ def heldout_loss(
     model.train(was)
     return total,n
 
-# %% ../nbs/07c_trainer.ipynb #68ebba75
+# %% ../nbs/07c_trainer.ipynb #e800eb6e
 def _known(value, allowed, field):
     if value in allowed: return value
     near = get_close_matches(str(value), allowed, 1)
@@ -55,7 +55,7 @@ def optimization(
     lr_scheduler_kwargs:dict|None=None, # More arguments of the schedule
     warmup_steps:int|None=None, # Steps over which it rises from 0
     warmup_ratio:float|None=None, # The same as a share of all steps; 3 % and at most 100 steps if neither is given
-    optimizer:str='adamw_torch', # Any name that transformers knows
+    optimizer:str='adamw_torch_fused', # Any name that transformers knows
     weight_decay:float=0.0, # Share by which weights shrink per step, times the learning rate
     max_grad_norm:float=1.0, # Longer gradients are cut to this length
     adam_beta1:float=0.9, # Memory of the mean of gradients
@@ -95,7 +95,13 @@ def rhythm(
     return dict(logging_steps=logging_steps or max(1, steps.total//50), logging_first_step=True, eval_steps=measure,
                 save_strategy='no' if 0 in (save_steps, saves_per_epoch) else 'steps', save_steps=save)
 
-# %% ../nbs/07c_trainer.ipynb #3cdaa15c
+# %% ../nbs/07c_trainer.ipynb #c1ff9cb0
+def _recompute(on, kwargs): # newer transformers call it activation checkpointing
+    from transformers import TrainingArguments
+    name = 'activation_checkpointing' if 'activation_checkpointing' in TrainingArguments.__dataclass_fields__ else 'gradient_checkpointing'
+    return {name:bool(on), f'{name}_kwargs':kwargs or (dict(use_reentrant=False) if on else None)}
+
+# %% ../nbs/07c_trainer.ipynb #7ad7c3a2
 def training_arguments(
     output_dir:str|os.PathLike, # Directory of the run
     n_steps:int, # Optimizer steps of the run
@@ -120,8 +126,6 @@ def training_arguments(
     import torch
     from transformers import TrainingArguments
     p,gpu = choose_precision(bf16, fp16),torch.accelerator.is_available()
-    fields = TrainingArguments.__dataclass_fields__
-    again = 'activation_checkpointing' if 'activation_checkpointing' in fields else 'gradient_checkpointing'
     if load_best_model_at_end and more['save_strategy']=='no': raise ConfigError('needs checkpoints, and save_steps or saves_per_epoch is 0.', field='load_best_model_at_end')
     if load_best_model_at_end: more['save_steps'] = more['eval_steps']
     return TrainingArguments(output_dir=os.fspath(output_dir), per_device_train_batch_size=micro_batch_size, per_device_eval_batch_size=eval_batch_size or micro_batch_size,
@@ -129,7 +133,7 @@ def training_arguments(
         tf32=tf32 if gpu and isinstance(tf32, bool) else None, save_only_model=save_only_model, load_best_model_at_end=load_best_model_at_end,
         report_to=report_to or 'none', dataloader_num_workers=dataloader_num_workers, eval_strategy='steps' if evaluate else 'no', eval_on_start=evaluate,
         metric_for_best_model='loss' if evaluate else None, logging_nan_inf_filter=False, disable_tqdm=True, remove_unused_columns=False,
-        **{again:bool(gradient_checkpointing), f'{again}_kwargs':gradient_checkpointing_kwargs or (dict(use_reentrant=False) if gradient_checkpointing else None)}, **more)
+        **_recompute(gradient_checkpointing, gradient_checkpointing_kwargs), **more)
 
 # %% ../nbs/07c_trainer.ipynb #2a2cd76b
 @cache
@@ -234,7 +238,7 @@ def make_trainer(
     trainer.add_callback(_callback_class()(trainer, log, keep, patience))
     return trainer
 
-# %% ../nbs/07c_trainer.ipynb #4bce3227
+# %% ../nbs/07c_trainer.ipynb #6ea833a0
 _curve_columns = ('step','epoch','loss','learning_rate','eval_loss')
 
 def curve(
@@ -246,6 +250,7 @@ def curve(
         if {'loss','eval_loss'} & set(o): rows.setdefault(o['step'], {}).update(o)
     return [{k:rows[s].get(k) for k in _curve_columns} for s in sorted(rows)]
 
+# %% ../nbs/07c_trainer.ipynb #ff129b4f
 def draw_curve(
     history:list[dict], # What was logged, oldest first
 ): # A matplotlib figure

@@ -14,8 +14,9 @@ from segtune.segments import Segment, merge_segments
 odd = ['<s>', '</s>', '<unk>', '<|im_end|>', '<|im_start|>', '<|endoftext|>', ' ', '  ', '\n', '\n\n', '\r\n', '\t', '\0', '▁', '\u0301', 'e\u0301', '\u200d', '😀', '👍🏽', '👨‍👩‍👧', '東京',
        'ß', 'ﬁ',      'Hello', ' there', 'good', 'bye', ' 4', '42', '.', "don't", '<', 's>', '</', '<0x0A>', 'é', '\ufeff', '\u00a0', '##ing']
 texts = st.lists(st.one_of(st.sampled_from(odd), st.text(st.characters(exclude_categories=['Cs']), max_size=6)), max_size=5).map(''.join)
-segments = st.lists(st.builds(Segment, texts, st.booleans(), st.just(True)), max_size=6)
-mixed = st.lists(st.builds(Segment, texts, st.booleans(), st.sampled_from([True, True, False])), max_size=6)  # some read literally
+segments = st.lists(st.builds(Segment, texts, st.booleans(), st.just(True), st.just(False), st.just('')), max_size=6)
+# some of them read literally, some out of data
+mixed = st.lists(st.builds(Segment, texts, st.booleans(), st.sampled_from([True, True, False]), st.booleans(), st.just('')), max_size=6)
 quick = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
 

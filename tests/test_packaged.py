@@ -179,6 +179,9 @@ def test_the_tokenizer_alone(small, capsys):
     home = packaged_path("org/Small", weights=False)
     assert capsys.readouterr().out == "Small: unpacking the tokenizer of small-pkg 0, once\nSmall: ready, 0 MB\n"
     assert sorted(o.name for o in home.iterdir()) == ["NOTICE", "tokenizer.json", "tokenizer_config.json"]
+    tok = Tokenizer.from_file(str(home / "tokenizer.json"))
+    assert tok.encode("ab<|im_end|>a").ids == [5, 2, 3]
+    assert [o for o, _ in tok.pre_tokenizer.pre_tokenize_str("in 1984")] == ["in", "Ġ", "1", "9", "8", "4"]
     packaged_path("org/Small", weights=False, log=None)
     assert capsys.readouterr().out == ""
 
@@ -319,6 +322,7 @@ def test_smollm_speaks(smol):
     assert model.num_parameters() == 134_515_008 and model.config.rope_parameters["rope_theta"] == 100_000
     ids = tok("The quick brown fox jumps over the lazy dog. It was the best of times, it was the worst of times.", return_tensors="pt").input_ids
     with torch.no_grad(): out = model(input_ids=ids, labels=ids)
-    assert torch.isfinite(out.logits).all() and out.loss < 2.5, out.loss
+    assert torch.isfinite(out.logits).all()
+    assert out.loss < 3, "2.5 as it should be; 3.9 with the rows of the query and key matrices in the wrong order"
     x = tok.apply_chat_template([dict(role="user", content="What is the capital of France?")], add_generation_prompt=True, return_tensors="pt", return_dict=True)
     assert "Paris" in tok.decode(model.generate(**x, max_new_tokens=20, do_sample=False)[0, x["input_ids"].shape[1]:])

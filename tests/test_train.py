@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -177,23 +176,25 @@ def test_an_epochs_end_is_a_good_place_to_stop(base, prepared, whole, tmp_path, 
     result, _ = run(base, prepared, tmp_path, save_steps=3, auto_resume_from_checkpoints=True)
     assert result.resumed_from == stop // 3 * 3 and weights(tmp_path) == whole[1]
 
-def test_killed_after_the_last_step(base, prepared, tmp_path):
+@pytest.mark.parametrize("noted", [False, True])
+def test_killed_after_the_last_step(base, prepared, tmp_path, noted):
     "Five steps end in the middle of an epoch: no sixth one is made"
     first, _ = run(base, prepared, tmp_path, max_steps=5)
     expected = weights(tmp_path)
     (tmp_path / "adapter_model.safetensors").unlink()
-    state = json.loads((tmp_path / "run.json").read_text())
-    (tmp_path / "run.json").write_text(json.dumps(dict(state, finished=False, result=None)))
+    if not noted:
+        state = json.loads((tmp_path / "run.json").read_text())
+        (tmp_path / "run.json").write_text(json.dumps(dict(state, finished=False, result=None)))
     result, _ = run(base, prepared, tmp_path, max_steps=5, resume=True)
     assert (result.steps, result.losses, weights(tmp_path)) == (5, first.losses, expected)
 
-@pytest.mark.parametrize("more", [dict(group_by_length=True), dict(neftune_noise_alpha=5), dict(adapter=None, learning_rate=1e-3), dict(gradient_checkpointing=True),
+@pytest.mark.parametrize("more", [dict(group_by_length=True), dict(optimizer="adamw_torch"), dict(neftune_noise_alpha=5), dict(adapter=None, learning_rate=1e-3), dict(gradient_checkpointing=True),
                                   dict(tokens=["<|note|>"]), dict(lora_modules_to_save=["embed_tokens"])], ids=lambda o: next(iter(o)))
 def test_resuming_holds_for_every_kind_of_run(base, prepared, tmp_path, more):
     more = dict(more, max_steps=7, save_steps=2)
     name = "model.safetensors" if "adapter" in more else "adapter_model.safetensors"
     run(base, prepared, tmp_path / "a", **more)
-    with pytest.raises(Stop): run(base, prepared, tmp_path / "b", log=stopping_at(6) if more["max_steps"] > 9 else _stop_at_6_of_7, **more)
+    with pytest.raises(Stop): run(base, prepared, tmp_path / "b", log=_stop_at_6_of_7, **more)
     result, _ = run(base, prepared, tmp_path / "b", resume=True, **more)
     assert result.resumed_from in (4, 6) and (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -272,9 +273,9 @@ def test_a_failed_start_leaves_nothing_in_the_way(base, prepared, tmp_path):
 def test_the_output_directory_stands_alone(base, prepared, tmp_path):
     "Adapter, tokenizer and curve; the user's own files stay"
     (tmp_path / "README.md").write_text("mine")
-    result, lines = run(base, prepared, tmp_path, eval_set=rows(ROWS[:2]), special_tokens=dict(pad_token="<|pad|>"))
+    result, lines = run(base, prepared, tmp_path, eval_set=rows(ROWS[:2]), tokens=["<|note|>"])
     from segtune.tokenizer import load_tokenizer
-    assert load_tokenizer(tmp_path).pad == "<|pad|>" and (tmp_path / "README.md").read_text() == "mine"
+    assert load_tokenizer(tmp_path).backend.token_to_id("<|note|>") and (tmp_path / "README.md").read_text() == "mine"
     conf = json.loads((tmp_path / "adapter_config.json").read_text())
     assert conf["base_model_name_or_path"] == str(base) and conf["trainable_token_indices"]
     with open(tmp_path / "loss.csv") as f: table = list(csv.DictReader(f))
@@ -285,3 +286,23 @@ def test_the_output_directory_stands_alone(base, prepared, tmp_path):
 def test_the_trainer_prints_nothing_of_its_own(base, prepared, tmp_path, capfd):
     run(base, prepared, tmp_path, max_steps=2, eval_set=rows(ROWS[:2]))
     assert capfd.readouterr() == ("", "")
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(base, prepared, tmp_path):
+    "Half the accumulation in each of two processes makes the same steps on the same rows"
+    import socket
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    more = dict(OPTIONS, lora_dropout=0.0, num_epochs=2)
+    alone, _ = run(base, prepared, tmp_path / "alone", **more)
+    script = SCRIPT.replace("sleep(.15)", "sleep(0)")
+    (tmp_path / "run.py").write_text(script)
+    res = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port), str(tmp_path / "run.py"), str(base), str(prepared),
+                          str(tmp_path / "two"), json.dumps(dict(more, gradient_accumulation_steps=1))], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert res.returncode == 0, res.stderr[-2000:]
+    told = [o for o in res.stdout.splitlines() if o.startswith("step")]
+    assert len(told) == alone.steps == 6 and told[0].startswith("step 1/6")
+    result = json.loads((tmp_path / "two/run.json").read_text())["result"]
+    assert result["steps"] == 6 and result["history"][0]["loss"] == pytest.approx(alone.losses[0], abs=1e-4)
+    assert [o["loss"] for o in result["history"]][:3] == pytest.approx(alone.losses[:3], abs=2e-3)

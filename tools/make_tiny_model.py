@@ -138,7 +138,7 @@ believed.
 
 - **Text.** {n_functions:,} functions of the standard library of Python {python}, up to 1,500 characters each, docstrings
   included, and {n_dialogues:,} short English dialogues from chatterbot-corpus 1.3.3. The modules in
-  `segtune.stdlib.held_out_modules` were left out, so the held-out rows of that module are new to it.
+  `segtune.stdlib.held_out_modules` were left out, so the rows that `segtune.stdlib` holds out are new to it.
 - **Training.** {steps:,} steps of 8 x 256 tokens ({tokens:.1f} million tokens of text, {passes:.1f} times over), {minutes:.1f} minutes on
   two CPU cores. Loss on 2% of the text kept back: {loss:.2f} nats per token.
 - **Files.** The weights are stored as float16; `config.json` says float32, which is what they are for.

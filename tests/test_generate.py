@@ -1,0 +1,201 @@
+"Generation: the prompt is the row's own beginning, and what was trained is what is loaded, compared and merged."
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from segtune.encode import Encoder
+from segtune.packaged import bundled
+from segtune.segments import ConfigError, DataError, MissingError, RunError, Segment
+from segtune.tokenizer import load_tokenizer
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+torch.set_num_threads(1)
+
+TINY = bundled("tiny")
+PAIRS = {"red": "A colour", "oak": "A tree", "the number that comes after nine": "A number", "May": "A month"}
+OPTIONS = dict(lora_r=8, lora_target_linear=True, learning_rate=3e-3, micro_batch_size=4, max_steps=100, lr_scheduler="constant", save_steps=0, log=lambda o: None)
+
+
+def segments(q, a, end): return [Segment(f"Question: what is {q}?\nAnswer:", False), Segment(f" {a}.{end}", True)]
+
+def prepared(encoder, rows):
+    import datasets
+    found = [encoder.encode_row(r) for r in rows]
+    return datasets.Dataset.from_dict(dict(input_ids=[o.ids.tolist() for o in found], labels=[o.labels.tolist() for o in found]))
+
+@pytest.fixture(scope="session")
+def encoder(): return Encoder(load_tokenizer(TINY))
+
+@pytest.fixture(scope="session")
+def rows(encoder): return [segments(q, a, encoder.tok.eos) for q, a in PAIRS.items()]
+
+@pytest.fixture(scope="session")
+def prompts(encoder, rows):
+    from segtune.generate import row_prompt
+    return [row_prompt(encoder, r) for r in rows]
+
+@pytest.fixture(scope="session")
+def adapter(encoder, rows, tmp_path_factory):
+    from segtune.train import train
+    out = tmp_path_factory.mktemp("adapter") / "out"
+    train(TINY, prepared(encoder, rows), output_dir=out, **OPTIONS)
+    return out
+
+@pytest.fixture(scope="session")
+def loaded(adapter):
+    from segtune.generate import load_adapter
+    return load_adapter(adapter)
+
+def answers(loaded, prompts, **how):
+    from segtune.generate import generate
+    return generate(*loaded, prompts, **{"max_new_tokens": 12, **how})
+
+
+# ---- the prompt
+
+@pytest.mark.parametrize("boundary", ["split", "axolotl"])
+def test_a_rows_prompt_is_its_beginning(boundary):
+    from segtune.generate import row_prompt
+    tok = load_tokenizer(bundled("mistral-v0.1"))
+    enc = Encoder(tok, boundary)
+    for row in ([Segment("<s>Q: ", False), Segment("caf\u00e9 \U0001f600\n", False), Segment("A", True), Segment(" more", False)],
+                [Segment("", True), Segment("  x", False), Segment("y</s>", True)]):
+        ids = row_prompt(enc, row)
+        assert ids and ids == enc.encode_row(row).ids.tolist()[:len(ids)]
+        if boundary == "split": assert tok.spell(ids).decode().endswith("".join(s.text for s in row[:2]).removeprefix("<s>"))
+
+def test_a_token_over_the_edge_is_named():
+    from segtune.generate import row_prompt
+    enc = Encoder(load_tokenizer(bundled("gpt2")), "whole")
+    with pytest.raises(DataError, match=r"rows.jsonl:3 does not begin with the tokens of its prompt: token 1 is ' goodbye' in the row and ' good' in the prompt alone. Set boundary: split"):
+        row_prompt(enc, [Segment("Say good", False), Segment("bye", True)], "rows.jsonl:3")
+
+def test_there_must_be_a_prompt(encoder):
+    from segtune.generate import row_prompt, text_prompt
+    with pytest.raises(DataError, match="begins with trained text"): row_prompt(encoder, [Segment("", False), Segment("a", True)])
+    with pytest.raises(DataError, match="empty"): text_prompt(encoder.tok, "")
+
+def test_a_typed_prompt_is_encoded_as_written():
+    from segtune.generate import text_prompt
+    tok = load_tokenizer(bundled("mistral-v0.1"))
+    assert text_prompt(tok, "<s>Hello\nhi") == [1, 22557, 13, 5365] and tok.spell(text_prompt(tok, "a  b\n")) == b" a  b\n"
+
+
+# ---- answers
+
+def test_what_was_trained_is_answered(loaded, prompts):
+    found = answers(loaded, prompts)
+    assert [(a.text, a.ended) for a in found] == [(f" {a}.", "eos") for a in PAIRS.values()]
+    assert all(a.raw == a.text + loaded[1].eos for a in found)
+
+@pytest.mark.parametrize("how", [{}, dict(stop=["ol", "tr"]), dict(max_new_tokens=3)], ids=str)
+def test_together_or_one_by_one(loaded, prompts, how):
+    assert len({len(p) for p in prompts}) > 1
+    one_by_one = [answers(loaded, [p], **how)[0] for p in prompts]
+    for size in (2, 4): assert answers(loaded, prompts, batch_size=size, **how) == one_by_one
+
+def test_a_stop_string_ends_an_answer(loaded, prompts):
+    found = answers(loaded, prompts, stop=["ol", "tr"])
+    assert [(a.text, a.ended) for a in found] == [(" A c", "stop"), (" A ", "stop"), (" A number.", "eos"), (" A month.", "eos")]
+    assert "ol" in found[0].raw and not found[0].raw.endswith(loaded[1].eos)
+
+def test_length_is_said(loaded, prompts): assert {a.ended for a in answers(loaded, prompts, max_new_tokens=2)} == {"length"}
+
+def test_chance_is_seeded(loaded, prompts):
+    hot = dict(temperature=3.0, top_p=.99)
+    assert answers(loaded, prompts, seed=1, **hot) == answers(loaded, prompts, seed=1, **hot) != answers(loaded, prompts, seed=2, **hot)
+
+def test_settings_of_the_base_model_do_not_leak_in(loaded, prompts):
+    conf = loaded[0].get_base_model().generation_config
+    conf.repetition_penalty = 5.0
+    try: assert [a.ended for a in answers(loaded, prompts)] == ["eos"] * 4
+    finally: conf.repetition_penalty = None
+    assert loaded[0].get_base_model().generation_config is conf
+
+def test_compare_answers_as_base_and_as_tuned(loaded, prompts):
+    from segtune.adapt import load_base
+    from segtune.generate import compare
+    both = compare(*loaded, prompts, max_new_tokens=12)
+    assert [c.tuned for c in both] == answers(loaded, prompts)
+    assert [c.base for c in both] == answers((load_base(TINY), loaded[1]), prompts)
+    assert not any(c.base.ids == c.tuned.ids for c in both) and both[0].prompt.endswith("Answer:")
+
+
+# ---- measuring, loading, merging
+
+def test_evaluate_measures_both(loaded, encoder, rows):
+    from segtune.adapt import load_base
+    from segtune.generate import evaluate
+    data, model, total, n = prepared(encoder, rows), load_base(TINY), 0.0, 0
+    for r in data:
+        logp = model(torch.tensor([r["input_ids"]])).logits[0].log_softmax(-1)
+        for j in range(1, len(r["labels"])):
+            if r["labels"][j] != -100: total, n = total - logp[j - 1, r["labels"][j]].item(), n + 1
+    e = evaluate(loaded[0], data, batch_size=3)
+    assert e.n_tokens == n and e.base_loss == pytest.approx(total / n, abs=1e-5) and e.loss < e.base_loss / 5
+    assert evaluate(model, data).base_loss is None
+
+@pytest.mark.parametrize("more", [dict(tokens=["<|note|>", "<|end|>"]), dict(peft_use_dora=True), dict(peft_use_rslora=True), dict(adapter=None, learning_rate=3e-4),
+                                  dict(lora_modules_to_save=["embed_tokens"]), dict(special_tokens=dict(pad_token="<|fill|>")), dict(lora_target_linear=False, lora_target_modules=r".*\.layers\.[01]\..*_proj")],
+                         ids=lambda o: next(iter(o)))
+def test_what_is_loaded_is_what_was_trained(rows, tmp_path, more):
+    from segtune.generate import evaluate, load_adapter, merge
+    from segtune.train import train
+    names = {k: more[k] for k in ("tokens", "special_tokens") if k in more}
+    enc = Encoder(load_tokenizer(TINY, names.get("special_tokens"), names.get("tokens", ())))
+    mine = rows[:2] + [[Segment("<|note|>Say it:", False), Segment(" so<|end|>", True)]] if "tokens" in more else rows
+    data = prepared(enc, mine)
+    result = train(TINY, data, output_dir=tmp_path / "out", eval_set=data, **{**OPTIONS, "max_steps": 8, **more})
+    model, tok = load_adapter(tmp_path / "out")
+    assert evaluate(model, data).loss == pytest.approx(result.eval_after, abs=1e-4) and result.eval_after < result.eval_before - .1
+    assert tok.backend.get_vocab_size() == enc.tok.backend.get_vocab_size()
+    if "adapter" in more: return
+    merged, _ = load_adapter(merge(tmp_path / "out", tmp_path / "merged"))
+    ids = torch.tensor([data[0]["input_ids"]])
+    assert torch.allclose(model(ids).logits, merged(ids).logits, atol=1e-3)
+
+def test_a_merged_model_is_an_ordinary_one(adapter, loaded, prompts, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from segtune.generate import merge
+    out = merge(adapter, tmp_path / "merged")
+    model, tok = AutoModelForCausalLM.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
+    text = loaded[1].spell(prompts[0]).decode()
+    assert tok(text, add_special_tokens=False)["input_ids"] == prompts[0]
+    ids = torch.tensor([prompts[0]])
+    assert torch.allclose(model(ids).logits, loaded[0](ids).logits, atol=1e-4)
+    with pytest.raises(RunError, match="is not empty"): merge(adapter, out)
+    with pytest.raises(RunError, match="holds no adapter to merge"): merge(out, tmp_path / "twice")
+
+def test_weights_are_merged_in_the_base_models_format(adapter, tmp_path):
+    from safetensors.torch import load_file
+
+    from segtune.generate import merge
+    assert {str(o.dtype) for o in load_file(merge(adapter, tmp_path / "a") / "model.safetensors").values()} == {"torch.float32"}
+    assert {str(o.dtype) for o in load_file(merge(adapter, tmp_path / "b", dtype="bfloat16") / "model.safetensors").values()} == {"torch.bfloat16"}
+
+def test_an_adapter_finds_its_base_model(adapter, tmp_path):
+    from segtune.generate import load_adapter
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(Path(TINY).resolve())
+    moved = Path(shutil.copytree(adapter, tmp_path / "out"))
+    conf = json.loads((moved / "adapter_config.json").read_text())
+    (moved / "adapter_config.json").write_text(json.dumps({**conf, "base_model_name_or_path": str(tmp_path / "gone")}))
+    with pytest.raises(ConfigError, match="gone"): load_adapter(moved)
+    load_adapter(moved, base_model=TINY)
+
+def test_training_goes_on_from_an_adapter(adapter, encoder, rows, tmp_path):
+    from segtune.train import train
+    result = train(TINY, prepared(encoder, rows), output_dir=tmp_path, eval_set=prepared(encoder, rows), **{**OPTIONS, "max_steps": 2, "learning_rate": 1e-6}, lora_model_dir=adapter)
+    assert result.eval_before < 1 and "q_proj" in result.trainable["modules"]
+
+def test_what_is_missing_is_said(tmp_path, monkeypatch):
+    from segtune import adapt
+    from segtune.generate import load_adapter, rouge
+    from segtune.train import train
+    with pytest.raises(RunError, match="Run segtune train first"): load_adapter(tmp_path)
+    monkeypatch.setattr(adapt, "find_spec", lambda o: None)
+    with pytest.raises(MissingError, match=r"pip install 'segtune\[train\]'"): train(TINY, None, output_dir=tmp_path)
+    with pytest.raises(MissingError, match="pip install rouge-score"): rouge(["a"], ["b"])
