@@ -120,8 +120,9 @@ class Opened(NamedTuple):
     result:dict|None=None # The result, if it stands already
     remove:bool=False # Is an earlier run to be removed first?
 
-# %% ../nbs/07b_checkpoints.ipynb #04cc1063
-_outputs = ('adapter_model.safetensors','adapter_config.json','model.safetensors','model.safetensors.index.json')
+# %% ../nbs/07b_checkpoints.ipynb #6f3c73bc
+_weights = ('adapter_model.safetensors','model.safetensors','model.safetensors.index.json')
+_outputs = (*_weights, 'adapter_config.json')
 
 def open_run(
     output_dir:str|os.PathLike, # Directory of the run
@@ -145,7 +146,7 @@ def open_run(
         raise RunError(f'holds an unfinished run, stopped after {newest.name}. Resume it (--resume), choose another output_dir, or overwrite it (--overwrite).', source=str(d))
     return Opened(remove=True)
 
-def _written(d): return any((d/o).exists() for o in _outputs)
+def _written(d): return any((d/o).exists() for o in _weights)
 
 def _from_start(d, resume, log):
     if resume: log(f'nothing to resume in {d}: starting from the beginning.')

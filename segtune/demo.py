@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 
-# %% ../nbs/10b_demo.ipynb #3beabf0c
+# %% ../nbs/10b_demo.ipynb #32af6e6b
 import json
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from .config import check, read_yaml
 from .packaged import bundled, install_hint, packaged_path
-from .run import flatten, prepared_of, rows_of
+from .run import prepared_of
 from .segments import ConfigError, row2segments
 from .stdlib import write_stdlib
 from .tokenizer import load_tokenizer
 
-# %% ../nbs/10b_demo.ipynb #14eeb13f
+# %% ../nbs/10b_demo.ipynb #73ccda8b
 smollm2 = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 
 _config = '''\
@@ -49,15 +49,17 @@ seed: 42
 output_dir: {output_dir}
 '''
 
-def _settings(base_model): # a step of the bundled model costs a hundredth of SmolLM2's
-    if Path(base_model).name=='tiny': return dict(lora_r=8, lora_alpha=16, max_steps=300, learning_rate=0.003, save_steps=100)
-    return dict(lora_r=8, lora_alpha=16, max_steps=40, learning_rate=0.001, save_steps=20)
+def _settings(base_model, max_steps): # a step of the bundled model costs a hundredth of SmolLM2's
+    steps,rate = (300, 0.003) if Path(base_model).name=='tiny' else (40, 0.001)
+    steps = max_steps or steps
+    return dict(lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate, save_steps=max(1, steps//2))
 
-# %% ../nbs/10b_demo.ipynb #10076201
+# %% ../nbs/10b_demo.ipynb #6675ba30
 def write_starter(
     folder:str|PathLike, # New or empty directory
     base_model:str=smollm2, # Goes into the config; its EOS ends every answer
     n_held_out:int=32, # Rows to measure on
+    max_steps:int|None=None, # Steps that the config asks for; None: as many as suit the model
 )->dict: # Rows in each file
     "Write a project that is ready to run."
     folder = Path(folder)
@@ -67,7 +69,7 @@ def write_starter(
     lines = (folder/'data'/'held_out.jsonl').read_text(encoding='utf-8').splitlines(True)
     (folder/'data'/'held_out.jsonl').write_text(''.join(lines[:n_held_out]), encoding='utf-8')
     (folder/'data'/'more_held_out.jsonl').write_text(''.join(lines[n_held_out:]), encoding='utf-8')
-    (folder/'config.yml').write_text(_config.format(base_model=base_model, output_dir='adapter', **_settings(base_model)), encoding='utf-8')
+    (folder/'config.yml').write_text(_config.format(base_model=base_model, output_dir='adapter', **_settings(base_model, max_steps)), encoding='utf-8')
     return dict(train=n['train'], held_out=min(n_held_out, len(lines)), more_held_out=max(0, len(lines)-n_held_out))
 
 # %% ../nbs/10b_demo.ipynb #90fccd7b
@@ -118,17 +120,18 @@ def _answers(project, cfg, tok, n=3):
             first,*more = a.text.strip().splitlines() or ['']
             print(f'  {name+":":7} {first}{" […]" if more else ""}' + ('' if a.ended=='eos' else '   (did not stop)'))
 
-# %% ../nbs/10b_demo.ipynb #a7dc9550
+# %% ../nbs/10b_demo.ipynb #a09982fe
 def run_demo(
     folder:str|PathLike='segtune-demo', # New or empty directory; the project stays there
     bundled_model:bool=False, # Use the small bundled model in any case?
+    max_steps:int|None=None, # Steps to train; None: as many as suit the model
     log:Callable=lambda o: print(o, flush=True), # Takes the lines of the training
 ):
     "The whole job, step by step."
     project = Path(folder)
     base = demo_model(bundled_model)
     _heading('data: functions of your Python standard library, and what their authors say they do')
-    for name,n in write_starter(project, base).items(): print(f'{project}/data/{name}.jsonl: {n:,} rows')
+    for name,n in write_starter(project, base, max_steps=max_steps).items(): print(f'{project}/data/{name}.jsonl: {n:,} rows')
     _heading('a row: masked text has the label -100')
     _show_row(project)
     _heading('preprocess')

@@ -6,7 +6,7 @@
 __all__ = ['formats', 'special_choices', 'Setting', 'setting_of', 'Format', 'register', 'Windows', 'nearest', 'field_of', 'fill',
            'part', 'ending', 'prompt_and_answer', 'guard_special']
 
-# %% ../nbs/00a_registry.ipynb #b7666885
+# %% ../nbs/00a_registry.ipynb #1e53e8ca
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from difflib import get_close_matches
 from functools import lru_cache
 from string import Formatter
 from typing import NamedTuple
-from .segments import DataError, Segment, json_type
+from .segments import ConfigError, DataError, Segment, json_type
 
-# %% ../nbs/00a_registry.ipynb #62c012d4
+# %% ../nbs/00a_registry.ipynb #126e17b1
 class Setting(NamedTuple):
     "What a format may know about the tokenizer and the config."
     names:dict # Special tokens by role: `{'eos_token': '</s>', ...}`
@@ -46,6 +46,7 @@ def setting_of(
     "The setting that a tokenizer and a config make."
     if not hasattr(tokenizer, 'names'):
         names = tokenizer or {}
+        if not isinstance(names, dict): raise ConfigError(f'expected a FastTokenizer or the names of special tokens, got {type(tokenizer).__name__}. Use as_tokenizer.', field='tokenizer')
         adds = bool(names.get('bos_token')) and names['bos_token']!=names.get('eos_token')
         return Setting(names, adds, tuple(names.values()), **config)
     special = tuple(t['content'] for t in tokenizer.spec['added_tokens'])
