@@ -8,6 +8,7 @@ before them. Time is that of the whole process, the tokenizer's threads included
 """
 import argparse
 import time
+from functools import partial
 from itertools import cycle, islice
 
 from segtune.encode import Encoder
@@ -41,9 +42,9 @@ def measure(name, boundary, n, turns, size=1000):
     linter, linting = cpu(lambda: Linter(encoder, sequence_len=2048))
     source, encoding, tokens = rows(n, tok, turns), 0, 0
     while chunk := list(islice(source, size)):
-        batch, t = cpu(lambda: encoder.encode(chunk))
+        batch, t = cpu(partial(encoder.encode, chunk))
         encoding, tokens = encoding+t, tokens+len(batch.ids)
-        linting += cpu(lambda: linter.add(batch, [f'stdlib:{i}' for i in range(len(chunk))]))[1]
+        linting += cpu(partial(linter.add, batch, [f'stdlib:{i}' for i in range(len(chunk))]))[1]
     linting += cpu(linter.finish)[1]
     print(f'{name:14} {boundary:8} {turns} turns {n:8,} rows {tokens/1e6:6.1f} M tokens   encode {encoding:7.2f} s   lint {linting:7.2f} s   '
           f'lint/encode {linting/encoding:.3f}   {dict(linter.counts)}', flush=True)

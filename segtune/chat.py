@@ -64,7 +64,14 @@ def _end_mark(after, special): # how much of the template's text after a content
     ends = [after.index(t)+len(t) for t in special if t and t in after]
     return min(ends) if ends else len(after.rstrip())
 
-# %% ../nbs/00e_chat.ipynb #7ebef796
+# %% ../nbs/00e_chat.ipynb #3a81dbf2
+def _called(told, i): # the turn of a message with tool calls
+    asked,part = told._asked(i),told._part(i+1)
+    if not asked or not part or not part.startswith(asked) or not told.text.startswith(part.rstrip()):
+        raise DataError(f'the tool calls of message {i} cannot be located in what the chat template writes. Give it "weight": 0, or write the row as segments.', **told.at)
+    return len(asked), len(part.rstrip())
+
+# %% ../nbs/00e_chat.ipynb #c3a45d79
 class _Chat: # one conversation under one template
     def __init__(self, setting, template, messages, at, more):
         self.setting,self.template,self.messages,self.at,self.more = setting,template,messages,at,more
@@ -83,14 +90,8 @@ class _Chat: # one conversation under one template
         part = self._part(i+1)
         return after if part is None else _common(after, part[end:]) if part[:end]==self.text[:end] else after
 
-    def called(self, i): # the turn of a message with tool calls
-        asked,part = self._asked(i),self._part(i+1)
-        if not asked or not part or not part.startswith(asked) or not self.text.startswith(part.rstrip()):
-            raise DataError(f'the tool calls of message {i} cannot be located in what the chat template writes. Give it "weight": 0, or write the row as segments.', **self.at)
-        return len(asked), len(part.rstrip())
-
     def ranges(self, i, ends=True): # what of message i is trained
-        if self.messages[i].get('tool_calls'): return [self.called(i)]
+        if self.messages[i].get('tool_calls'): return [_called(self, i)]
         mine = [p for p in self.places if p.message==i]
         if not mine: raise DataError(f'the chat template leaves out message {i} ({self.messages[i]["role"]}), which should be trained. Give it "weight": 0, or use another template.', **self.at)
         if len(mine)>1 and isinstance(self.messages[i]['content'], str): raise DataError(f'the chat template writes message {i} more than once. Write the row as segments.', **self.at)
@@ -200,14 +201,14 @@ def _places_if(template, messages, setting, at, more): # where the contents are,
     try: return locate(template, messages, setting, at, **more)[1]
     except DataError: return []
 
-# %% ../nbs/00e_chat.ipynb #39f2bdcf
+# %% ../nbs/00e_chat.ipynb #6ef54fe3
 def _end_options(setting, train_on_eos, train_on_eot, eot_tokens): # (train_on_eos, (end-of-turn tokens, when))
     for k,v in dict(train_on_eos=train_on_eos, train_on_eot=train_on_eot).items():
         if v is not None and v not in _ends: raise ConfigError(f'expected one of {", ".join(_ends)}, got {v!r}.{nearest(str(v), _ends)}', field=k)
     return train_on_eos, ([setting.eos] if eot_tokens is None and setting.eos else eot_tokens or [], train_on_eos if train_on_eot is None else train_on_eot)
 
 @register('chat_template', about="Messages through a chat template, with axolotl's tokens of today.", boundary='axolotl', family='chat', fields=_chat_fields, example=_chat_row,
-          options=(*chat_options,'train_on_eot','eot_tokens'), labels_inputs=True, needs=dict(chat_template='chatml'), read_from='axolotl prompt_strategies/chat_template.py, 067b021c8 (2026-07-24)')
+          options=(*chat_options,'train_on_eot','eot_tokens'), labels_inputs=True, reads_tokens=True, needs=dict(chat_template='chatml'), read_from='axolotl prompt_strategies/chat_template.py, 067b021c8 (2026-07-24)')
 def _chat_template(setting, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',), train_on_eos='turn', train_on_eot=None, eot_tokens=None, message_field_training=None, **options):
     template,read = template_of(setting, chat_template, chat_template_jinja),_reader(setting, **options)
     ends,turn_ends = _end_options(setting, train_on_eos, train_on_eot, eot_tokens)
@@ -216,7 +217,7 @@ def _chat_template(setting, chat_template=None, chat_template_jinja=None, roles_
     def write(row, at):
         messages,more = read(row, at)
         trained = [setting.train_on_inputs if m.get(message_field_training) is None and m['role'] not in roles_to_train else _flag(m, message_field_training) for m in messages]
-        if not setting.axolotl or setting.encode is None: return _exact(setting, template, messages, trained, at, more, ends)
+        if not setting.axolotl: return _exact(setting, template, messages, trained, at, more, ends)
         text = render(template, messages, setting, at, **more)
         ids,offsets = setting.encode(text)
         labels = _token_labels(setting, ids, messages, trained, lambda i: _find_turn(setting, template, messages, i, at, more), ends, turn_ends)
@@ -226,11 +227,11 @@ def _chat_template(setting, chat_template=None, chat_template_jinja=None, roles_
 def _flag(m, field): # what a message says about its own training, else yes
     return bool(m[field]) if m.get(field) is not None else True
 
-# %% ../nbs/00e_chat.ipynb #9f2749e5
+# %% ../nbs/00e_chat.ipynb #f2432e9b
 _legacy_names = dict(alpaca='alpaca_legacy', inst='inst', mistral='inst')
 
 @register('chat_template_legacy', about="A conversation through a chat template, with axolotl's tokens of 2024.", boundary='axolotl', family='chat', options=('chat_template','chat_template_jinja'),
-          fields={'conversations': 'list of turns: {"from": "human" or "gpt", "value": text}'}, limit=lambda s: 2048, needs=dict(chat_template='chatml'),
+          fields={'conversations': 'list of turns: {"from": "human" or "gpt", "value": text}'}, limit=lambda s: 2048, reads_tokens=True, needs=dict(chat_template='chatml'),
           example={'conversations': [{'from':'human', 'value':'Capital of France?'}, {'from':'gpt', 'value':'Paris'}]}, read_from='axolotl prompt_strategies/chat_template.py, e07dcb288 (2024-04-16)')
 def _chat_template_legacy(setting, chat_template='chatml', chat_template_jinja=None):
     template = template_of(setting, _legacy_names.get(chat_template, chat_template), chat_template_jinja)
@@ -239,7 +240,7 @@ def _chat_template_legacy(setting, chat_template='chatml', chat_template_jinja=N
         messages,_ = read(row, at)
         odd = [m['role'] for m in messages if m['role'] not in ('user','assistant')]
         if odd: raise DataError(f'the role {odd[0]!r} is neither human nor gpt. chat_template reads other roles.', **at)
-        if not setting.axolotl or setting.encode is None: return _exact(setting, template, messages, [m['role']=='assistant' for m in messages], at, {})
+        if not setting.axolotl: return _exact(setting, template, messages, [m['role']=='assistant' for m in messages], at, {})
         text,asked = render(template, messages, setting, at), render(template, messages[:1], setting, at, True)
         (ids,offsets),n = setting.encode(text), len(setting.encode(asked)[0])
         return token_segments(text, offsets, [k>=n for k in range(len(ids))], _places_if(template, messages, setting, at, {}))

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from .segments import ConfigError
 
-# %% ../nbs/10_config.ipynb #1fa3b618
+# %% ../nbs/10_config.ipynb #23cc2d11
 Boundary = Literal['split','whole','axolotl']
 Share = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -30,6 +30,7 @@ class DatasetEntry(BaseModel):
     path:str # A file, a directory, or a data set's name on the hub
     type:str|dict='segments' # The format
     boundary:Boundary|None=None # Overrides the format's default
+    special_in_data:Literal['parse','literal','error']|None=None # Overrides the config's
     ds_type:str|None=None # What the file is, when its name does not say
     name:str|None=None # Configuration of a hub data set
     split:str|None=None # Its split
@@ -48,6 +49,10 @@ class DataKeys(_Keys):
     boundary:Boundary|None=None # For every dataset entry that does not set its own
     on_long:Literal['drop','cut','error']='drop' # What becomes of a longer row
     train_on_inputs:bool=False # Train masked segments too?
+    special_in_data:Literal['parse','literal','error']|None=None # A special token's text in data: read, kept as text, or refused; None: the format's default
+    chat_template:str|None=None # For chat formats: a name, or `tokenizer_default`
+    chat_template_jinja:str|None=None # For chat formats: a Jinja template, or a file with one
+    eot_tokens:list[str]|None=None # For `chat_template`: tokens that end a turn
     special_tokens:dict[Literal['bos_token','eos_token','pad_token','unk_token'],str]=Field(default_factory=dict) # By role
     tokens:list[str]=Field(default_factory=list) # Tokens to add
 
@@ -125,7 +130,7 @@ class Config(DataKeys, AdapterKeys, TrainKeys, RunKeys):
     @classmethod
     def _no_nulls(cls, v): return {k:o for k,o in (v or {}).items() if o is not None}
 
-# %% ../nbs/10_config.ipynb #384de074
+# %% ../nbs/10_config.ipynb #ceae30e5
 _same = 'it does not change what is learnt'
 ignored = {
     **dict.fromkeys(['wandb_project','wandb_entity','wandb_watch','wandb_name','wandb_log_model','wandb_run_id','mlflow_tracking_uri','mlflow_experiment_name'],
@@ -144,14 +149,22 @@ ignored = {
 refused = {
     **dict.fromkeys(['rl','reward_model','process_reward_model','kd_trainer'], 'only supervised fine-tuning is done here'),
     **dict.fromkeys(['deepspeed','fsdp','fsdp_config'], 'start several processes with torchrun; sharding is not done here'),
-    **dict.fromkeys(['dataset_exact_deduplication','min_sample_len','loraplus_lr_ratio','cosine_min_lr_ratio','eot_tokens','pretraining_dataset','streaming'],
+    **dict.fromkeys(['dataset_exact_deduplication','min_sample_len','loraplus_lr_ratio','cosine_min_lr_ratio','streaming'],
                     'it is not done here, and ignoring it would change what is learnt'),
 }
 
-# %% ../nbs/10_config.ipynb #0af337aa
+# %% ../nbs/10_config.ipynb #0ea49278
+def _pretraining(entry): # an entry of `pretraining_dataset:` as one of `datasets:`
+    entry = dict(path=entry) if isinstance(entry, str) else dict(entry)
+    return dict(type='pretrain', field=entry.pop('text_column', None), **entry)
+
 def _translated(values): # axolotl's names -> ours
     out = dict(values)
     if (old := out.pop('excess_length_strategy', None)) is not None: out.setdefault('on_long', {'truncate':'cut', 'raise':'error'}.get(old, old))
+    texts = out.get('pretraining_dataset') or []
+    if isinstance(texts, (str,dict)): texts = [texts]
+    if texts: out['datasets'] = [*out.get('datasets', []), *map(_pretraining, texts)]
+    out.pop('pretraining_dataset', None)
     if (names := out.pop('peft', None)) is not None: out.update({f'peft_{k}':v for k,v in names.items()})
     return out
 
@@ -198,11 +211,11 @@ def override(
         return o
     return put(values, path.strip().split('.'))
 
-# %% ../nbs/10_config.ipynb #acd21376
+# %% ../nbs/10_config.ipynb #64cf2148
 def _keys(loc): # pydantic's location without the names of types in it
     return (loc[0], *(k for k in loc[1:] if isinstance(k, int) or k in DatasetEntry.model_fields))
 
-_known = sorted({*Config.model_fields, *ignored, *refused, 'excess_length_strategy'})
+_known = sorted({*Config.model_fields, *ignored, *refused, 'excess_length_strategy', 'pretraining_dataset'})
 
 def _said(e): # one pydantic complaint as a sentence
     loc,got = e['loc'],e['input']

@@ -107,7 +107,7 @@ def _check_options(f, options):
         hint = f'Did you mean {near[0]!r}?' if near else f'It understands {", ".join(f.options)}.' if f.options else 'It understands none.'
         raise ConfigError(f'format {f.name!r} has no option {k!r}. {hint}', field='type')
 
-# %% ../nbs/01_formats.ipynb #82c47123
+# %% ../nbs/01_formats.ipynb #aad92d47
 def find_format(
     type:str|dict|Callable, # The `type:` of a dataset entry; or a function `row -> segments`
     tokenizer=None, # A `FastTokenizer`, or only the names of its special tokens: `{'eos_token': '</s>', ...}`
@@ -115,27 +115,32 @@ def find_format(
     special_in_data:str|None=None, # Control text in data: `parse`, `literal` or `error`; None: `parse` for axolotl's types, else `literal`
     sequence_len:int|None=None, # The longest row in tokens; None: no limit
     train_on_inputs:bool=False, # Train everything?
+    defaults:dict|None=None, # Options for formats that have them, where the entry says nothing, such as the config's `chat_template`
     **options, # Other keys of the dataset entry that the format understands
 )->RowFormat:
     "The format a dataset entry asks for."
     f,implied = _found(type)
-    options = {**implied, **{k:v for k,v in options.items() if v is not None}}
+    given = {k:v for k,v in (defaults or {}).items() if k in f.options}
+    options = {k:v for k,v in {**given, **implied, **options}.items() if v is not None}
     _check_options(f, options)
     special_in_data = special_in_data or ('parse' if f.boundary=='axolotl' else 'literal')
     if special_in_data not in special_choices: raise ConfigError(f'expected one of {", ".join(special_choices)}, got {special_in_data!r}.', field='special_in_data')
     setting = setting_of(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, train_on_inputs=train_on_inputs)
+    if f.reads_tokens and setting.axolotl and setting.encode is None: raise ConfigError(f'format {f.name!r} needs the tokenizer itself for axolotl\'s tokens. Pass it, or set boundary: split.', field='type')
     made = f.make(setting, **options)
     write,more = made if isinstance(made, tuple) else (made, {})
     limit,windows = f.limit and setting.axolotl and f.limit(setting), f.windows and f.windows(setting)
-    identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=setting.names, special_in_data=special_in_data,
+    identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=setting.names, bos=setting.bos, special_in_data=special_in_data,
                     exact=not setting.axolotl, windows=windows and list(windows), **options, **more)
     return RowFormat(f.name, setting.boundary, write, identity, train_on_inputs and not f.labels_inputs, limit or None, windows or None, setting.special, special_in_data)
 
-# %% ../nbs/01_formats.ipynb #ebf37f4f
+# %% ../nbs/01_formats.ipynb #0db8f776
 def example_format(
     name:str, # A registered format
     tokenizer=None, # As for `find_format`
     **options, # Likewise
 )->RowFormat: # Ready for the format's own example row
     "A format with the options that its example needs."
-    return find_format(name, tokenizer, **{**formats[name].needs, **options})
+    f = formats[name]
+    if f.reads_tokens and not hasattr(tokenizer, 'names'): options = {'boundary':'split', **options}
+    return find_format(name, tokenizer, **{**f.needs, **options})

@@ -181,15 +181,24 @@ class Edge(NamedTuple):
     @property
     def opens(self)->bool: return self.right.label and not self.left.label # masked text turns into trained
 
-# %% ../nbs/04_lint.ipynb #c19d86e9
-def _cuts(boundary): # does this boundary mode cut between two segments?
-    def apart(a, b): return a.special!=b.special
-    if boundary=='axolotl': return lambda a,b: b.tie not in ('count','touch') or apart(a, b)
-    if boundary=='split': return lambda a,b: a.label!=b.label or b.tie=='fresh' or apart(a, b)
-    return apart
+# %% ../nbs/04_lint.ipynb #b72b64f5
+def _apart(a, b): return a.label!=b.label or a.special!=b.special
 
-def _row_edges(i, segments, cuts):
-    at,left = 0,None
+def _tied_cut(segments): # under `axolotl`: function of (left, right) -> is there a cut?
+    calls = []
+    for s in segments:
+        if s.tie in ('count','touch') and calls and s.text: calls[-1].append(s)
+        elif s.text: calls.append([s])
+    mixed = {id(s) for c in calls if len({s.special for s in c})>1 for s in c} # these calls are cut after all
+    return lambda a,b: b.tie not in ('count','touch') or id(b) in mixed and _apart(a, b)
+
+def _cuts(boundary, segments):
+    if boundary=='axolotl': return _tied_cut(segments) if any(s.tie for s in segments) else lambda a,b: True
+    if boundary=='split': return lambda a,b: b.tie=='fresh' or _apart(a, b)
+    return lambda a,b: a.special!=b.special
+
+def _row_edges(i, segments, boundary):
+    at,left,cuts = 0,None,_cuts(boundary, segments)
     for j,s in enumerate(segments):
         if not s.text: continue
         if left is not None and ((cut := cuts(left, s)) or s.label and not left.label): yield Edge(i, at, j, left, s, cut)
@@ -199,30 +208,29 @@ def _row_edges(i, segments, cuts):
 def edges(self:Facts)->list[Edge]:
     "The edges of all rows, in order."
     if not hasattr(self, '_edges'):
-        cuts = _cuts(self.encoder.boundary)
-        self._edges = [e for i,r in enumerate(self.batch.rows) if len(r)>1 for e in _row_edges(i, r, cuts)]
+        self._edges = [e for i,r in enumerate(self.batch.rows) if len(r)>1 for e in _row_edges(i, r, self.encoder.boundary)]
     return self._edges
 
-# %% ../nbs/04_lint.ipynb #f4b5c467
+# %% ../nbs/04_lint.ipynb #dd388b8b
 def _beside_special(f, e): # does a control token end or begin at the edge?
     text = f.texts[e.row]
     return e.left.special and text.endswith(f.context.cuts, 0, e.at) or e.right.special and text.startswith(f.context.cuts, e.at)
 
-def _parts(text, at, inner, end, width): # the window around `at`, no further than `end`, in parts
-    a,b = max(0, at-width),min(at+width, end)
+def _parts(text, at, inner, within, width): # the window around `at`, inside of `within`, in parts
+    a,b = max(within[0], at-width),min(at+width, within[1])
     marks = [a, *sorted({at, *(o for o in inner if a<o<b)}), b]
     return tuple(text[i:j] for i,j in zip(marks, marks[1:]))
 
 @patch
 def joins(self:Facts,
     edges:Iterable[Edge], # Some of the edges
-    until:Iterable[int]|None=None, # For each, where the text that is encoded ends, in characters; None: at the row's end
-    inner:dict={}, # Row -> other places where it is cut
+    within:Iterable[tuple[int,int]]|None=None, # For each the characters that are encoded together; None: the row
+    inner:dict|None=None, # Row -> other places where it is cut
     width:int=16, # Characters looked at on either side
 )->list[Edge]: # Those across which the tokenizer would have joined characters
     "Edges at which the text in one piece would have other tokens."
-    pairs = [(e,end) for e,end in zip(edges, until or repeat(None)) if e.left.special==e.right.special and not _beside_special(self, e)]
-    parts = [_parts(t := self.texts[e.row], e.at, inner.get(e.row, ()), len(t) if end is None else end, width) for e,end in pairs]
+    pairs = [(e,o) for e,o in zip(edges, within or repeat(None)) if e.left.special==e.right.special and not _beside_special(self, e)]
+    parts = [_parts(t := self.texts[e.row], e.at, (inner or {}).get(e.row, ()), o or (0, len(t)), width) for e,o in pairs]
     windows = list({o for p in parts for o in (''.join(p), *p)})
     ids = dict(zip(windows, (o.ids for o in self.encoder.tok.variant(prefix=False).encode_batch_fast(windows))))
     return [e for (e,_),p in zip(pairs, parts) if ids[''.join(p)]!=[i for o in p for i in ids[o]]]
@@ -303,16 +311,22 @@ def _label(f):
     for o in label_law(f.encoder, batch): first.setdefault(int(maybe[o.row]), o)
     return list(first), lambda i: (first[i].segment, first[i].message.rstrip('.'))
 
-# %% ../nbs/04_lint.ipynb #a9ebdcf5
-def _prompt_edges(f): # [(edge to be checked, where the prompt ends)] and {row: cuts}
-    opens,cuts,out = {},{},[]
+# %% ../nbs/04_lint.ipynb #8ada3e42
+def _between(at, walls, end): # the stretch around `at` that lies between two walls
+    return max((o for o in walls if o<at), default=0), min((o for o in walls if o>at), default=end)
+
+def _prompt_edges(f): # [(edge to be checked, the characters encoded together)] and {row: cuts}
+    opens,cuts,walls,out = {},{},{},[]
     for e in f.edges:
         if e.opens: opens.setdefault(e.row, []).append(e.at)
         if e.cut: cuts.setdefault(e.row, []).append(e.at)
+        if e.left.special!=e.right.special: walls.setdefault(e.row, []).append(e.at) # a server's text is cut here too
     for e in f.edges:
-        if e.opens and not e.cut: out.append((e, next((o for o in cuts.get(e.row, ()) if o>e.at), None)))
+        n = len(f.texts[e.row])
+        if not e.cut: out.append((e, _between(e.at, cuts.get(e.row, ()), n)))
         after = [o for o in opens.get(e.row, ()) if o>e.at] if e.cut else ()
-        out += [(e,end) for end in {*after[:1], *after[-1:]}]
+        start,end = _between(e.at, walls.get(e.row, ()), n)
+        out += [(e, (start, min(o, end))) for o in {*after[:1], *after[-1:]}]
     return out, cuts
 
 @rule('prompt', 'warning', 'A server that is sent this prompt makes other tokens of it than the row was trained on.',
@@ -321,7 +335,7 @@ def _prompt(f):
     pairs,cuts = _prompt_edges(f)
     hit = {e.row:e for e,_ in reversed(pairs) if _invents(f, e)}
     pairs = [o for o in pairs if o[0].row not in hit]
-    hit |= {e.row:e for e in reversed(f.joins([e for e,_ in pairs], [end for _,end in pairs], cuts))}
+    hit |= {e.row:e for e in reversed(f.joins([e for e,_ in pairs], [o for _,o in pairs], cuts))}
     def tell(i):
         told = prompt_law(f.encoder, f.again([i]))
         return (told[0].segment, told[0].message.rstrip('.')) if told else (hit[i].segment, f'the prompt is cut inside a token: {f.spot(i, hit[i].at, hit[i].at)[1]}')

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['control_tokens', 'unknown_token', 'normalized']
 
-# %% ../nbs/04b_lint_rows.ipynb #8a3f499e
+# %% ../nbs/04b_lint_rows.ipynb #0eeaab10
 import re, unicodedata
 import numpy as np
 from fastcore.basics import patch
-from .lint import Context, Facts, normalizer_kinds, rule
+from .lint import Facts, normalizer_kinds, rule
 from .view import visible
 
 # %% ../nbs/04b_lint_rows.ipynb #492fd581
@@ -203,7 +203,7 @@ def _all_trained(f):
         return masked(i), f'all {f.n[i]:,} tokens are trained, but this segment is masked: {visible(f.batch.rows[i][masked(i)].text[:24])!r}'
     return [i for i in np.flatnonzero(f.n_trained==f.n) if masked(i) is not None], tell
 
-# %% ../nbs/04b_lint_rows.ipynb #8bf397e0
+# %% ../nbs/04b_lint_rows.ipynb #5ec9d779
 @rule('cut', 'warning', 'The end of the answer, and with it EOS, is not trained.', 'Raise sequence_len, shorten the row, or set on_long: drop.')
 def _cut(f):
     lost,had,n = f.trained_from(f.kept),f.n_trained.copy(),f.n.copy()
@@ -216,7 +216,7 @@ def _cut(f):
 
 @rule('too-long', 'warning', 'The row is dropped.', 'Raise sequence_len, or shorten the row.', scope='every')
 def _too_long(f):
-    return np.flatnonzero((f.n>0) & (f.kept==0)), lambda i: (None, f'the row has {f.n[i]:,} tokens, and sequence_len is {f.context.sequence_len:,}')
+    return np.flatnonzero((f.n>0) & (f.kept==0)), lambda i: (None, f'the row has {f.n[i]:,} tokens, more than sequence_len'+(f', {f.context.sequence_len:,}' if f.context.sequence_len else ''))
 
 @rule('empty', 'warning', 'The row is dropped.', 'Remove it, or find out why it has no text.', scope='every')
 def _empty(f): return np.flatnonzero(f.n==0), lambda i: (None, 'the row has no text')

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['severities', 'row_hashes', 'Seen', 'repeats', 'share_bounds', 'Linter', 'count_severities', 'summary', 'to_json']
 
-# %% ../nbs/04c_linter.ipynb #cb2ff2db
+# %% ../nbs/04c_linter.ipynb #0b22f356
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 import numpy as np
-import segtune.lint_rows as _ # its rules register themselves
+import segtune.lint_rows # noqa: F401 (its rules register themselves)
 from fastcore.basics import patch
 from .encode import EncodedBatch, Encoder
 from .laws import Finding

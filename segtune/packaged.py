@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['packaged_models', 'bundled', 'PackagedModel', 'install_hint', 'cache_dir', 'packaged_path']
 
-# %% ../nbs/01b_packaged.ipynb #a1be6819
-import json, os, re, shutil, struct, time, uuid
+# %% ../nbs/01b_packaged.ipynb #26049573
+import json, os, shutil, struct, time, uuid
 from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec

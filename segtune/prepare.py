@@ -6,7 +6,7 @@
 __all__ = ['Source', 'fit', 'Count', 'batches', 'Writer', 'key_parts', 'key_of', 'whole_or_nothing', 'Prepared', 'prepare',
            'read_rows', 'lineage', 'pick', 'split_rows']
 
-# %% ../nbs/05_prepare.ipynb #f8ee2596
+# %% ../nbs/05_prepare.ipynb #c884b1db
 import hashlib, json, math, os, shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import __version__
-from .encode import EncodedBatch, Encoder
+from .encode import EncodedBatch, Encoder, format_encoder
 from .formats import RowFormat
-from .laws import laws_to_check
+from .laws import label_law, laws_to_check
 from .segments import ConfigError, DataError
 from .sources import Rows
 
@@ -81,7 +81,7 @@ class Count:
         if self.untrained_rows: out.append(f'{self.untrained_rows:,} rows have no trained token: they cost time and teach nothing')
         return out + self.examples
 
-# %% ../nbs/05_prepare.ipynb #dc1dd5a7
+# %% ../nbs/05_prepare.ipynb #30082d61
 def _check(encoder, batch, places, count, first):
     for law in laws_to_check(encoder):
         if encoder.boundary=='axolotl' and not first: continue
@@ -102,14 +102,16 @@ def batches(
     "Encode a source batch by batch."
     rows,first = source.segments(),True
     while chunk := list(islice(rows, size)):
-        lines,places = [l for l,_ in chunk],[f'{source.name}:{l}' for l,_ in chunk]
-        batch = encoder.encode([s for _,s in chunk], spans='label_law' in [l.__name__ for l in laws_to_check(encoder)])
-        _check(encoder, batch, places, count, first)
+        batch = encoder.encode([s for _,s in chunk], spans=label_law in laws_to_check(encoder))
+        lines = np.array([l for l,_ in chunk], np.int64)
+        if batch.origin is not None: lines = lines[batch.origin]
+        places = [f'{source.name}:{l}' for l in lines]
+        if encoder.windows is None: _check(encoder, batch, places, count, first)
         first,n = False,batch.lengths
         keep,ids,labels = fit(batch, sequence_len, on_long)
         for i in np.flatnonzero((keep<n) | (n==0)): _note(count, places[i], n[i], keep[i], sequence_len, on_long)
         count.read += len(chunk)
-        yield keep[keep>0], ids, labels, np.array(lines, np.int64)[keep>0]
+        yield keep[keep>0], ids, labels, lines[keep>0]
 
 # %% ../nbs/05_prepare.ipynb #23fefae9
 def _note(count, place, n, kept, limit, on_long):
@@ -169,7 +171,7 @@ def finish(self:Writer,
                  _format_kwargs={}, _format_type=None, _output_all_columns=False, _split=None)
     for name,o in (('dataset_info.json', info), ('state.json', state)): (self.path/name).write_text(json.dumps(o, indent=2))
 
-# %% ../nbs/05_prepare.ipynb #5d5f00cc
+# %% ../nbs/05_prepare.ipynb #39a06ad6
 def _digest(path): # sha256 of a file, read in pieces
     h = hashlib.sha256()
     with open(path, 'rb') as f:
@@ -183,9 +185,9 @@ def key_parts(
 )->dict: # JSON values
     "What decides the tokens."
     def one(s):
-        try: return dict(format=s.format.identity, boundary=s.format.boundary, files=[_digest(f) for f in s.rows.files], **s.rows.identity)
+        try: return dict(format=s.format.identity, boundary=s.format.boundary, train_on_inputs=s.format.train_on_inputs, files=[_digest(f) for f in s.rows.files], **s.rows.identity)
         except OSError as e: raise DataError(f'cannot read the file ({e.strerror}). Check `path`.', source=s.name) from None
-    return dict(layout=1, tokenizer=tokenizer.fingerprint(), sources=[one(s) for s in sources], **options)
+    return dict(version=__version__, tokenizer=tokenizer.fingerprint(), sources=[one(s) for s in sources], **options)
 
 def key_of(parts:dict)->str: # 32 hexadecimal digits
     "The name of the directory for these parts."
@@ -255,7 +257,7 @@ def _write_all(d, sources, encoders, count, limits):
                 count.untrained_rows += int((trained==0).sum())
     return writer
 
-# %% ../nbs/05_prepare.ipynb #9e89083c
+# %% ../nbs/05_prepare.ipynb #796577db
 def _found(path, key, sources): # a finished directory's manifest, or None
     try: manifest = json.loads((path/'.segtune'/'manifest.json').read_text())
     except (OSError, ValueError): return None
@@ -273,15 +275,14 @@ def prepare(
     *,
     sequence_len:int=512, # Longest row, in tokens
     on_long:str='drop', # What becomes of a longer one: `drop`, `cut` or `error`
-    train_on_inputs:bool=False, # Train every token, whatever its segment says?
 )->Prepared:
     "Encode the sources to disk, unless that has been done."
-    parts = key_parts(sources, tokenizer, sequence_len=sequence_len, on_long=on_long, train_on_inputs=train_on_inputs)
+    parts = key_parts(sources, tokenizer, sequence_len=sequence_len, on_long=on_long)
     key = key_of(parts)
     path = Path(dir)/key
     if manifest := _found(path, key, sources): return Prepared(path, manifest, True)
     if path.exists(): shutil.rmtree(path)
-    count,encoders = Count(),[Encoder(tokenizer, s.format.boundary, train_on_inputs) for s in sources]
+    count,encoders = Count(),[format_encoder(s.format, tokenizer) for s in sources]
     with whole_or_nothing(path) as d:
         writer = _write_all(d, sources, encoders, count, dict(sequence_len=sequence_len, on_long=on_long))
         if not count.rows: _empty(count, sources)

@@ -16,7 +16,7 @@ from string import Formatter
 from typing import NamedTuple
 from .segments import ConfigError, DataError, Segment, json_type
 
-# %% ../nbs/00a_registry.ipynb #126e17b1
+# %% ../nbs/00a_registry.ipynb #ddfccc98
 class Setting(NamedTuple):
     "What a format may know about the tokenizer and the config."
     names:dict # Special tokens by role: `{'eos_token': '</s>', ...}`
@@ -33,6 +33,7 @@ class Setting(NamedTuple):
     bos = property(lambda self: self.names.get('bos_token','') if self.adds_bos else '', doc='What every row begins with, or an empty text.')
     eos = property(lambda self: self.names.get('eos_token') or '', doc='What a trained answer ends with, or an empty text.')
 
+# %% ../nbs/00a_registry.ipynb #0aba7693
 def _encode_of(tok):
     def encode(text):
         e = tok.variant().encode(text)
@@ -52,7 +53,7 @@ def setting_of(
     special = tuple(t['content'] for t in tokenizer.spec['added_tokens'])
     return Setting(tokenizer.names, tokenizer.adds_bos, special, tokenizer.chat_template, tokenizer.source, _encode_of(tokenizer), **config)
 
-# %% ../nbs/00a_registry.ipynb #b9b612de
+# %% ../nbs/00a_registry.ipynb #4f03f541
 @dataclass(frozen=True)
 class Format:
     "A dataset format: how to make segments of a row."
@@ -69,6 +70,7 @@ class Format:
     limit:Callable|None=None # setting -> the most tokens one part keeps under `axolotl`, or None
     windows:Callable|None=None # setting -> `Windows` that cut a row into several, or None
     labels_inputs:bool=False # Does it heed `train_on_inputs` by itself?
+    reads_tokens:bool=False # Does it need the tokenizer itself under `axolotl`?
     needs:dict=field(default_factory=dict) # Options for the example, where it has none by default
 
 formats:dict[str,Format] = {}

@@ -27,7 +27,7 @@ def find_path(
     beside = Path(near).parent/path
     return fspath(beside) if '://' not in path and not Path(path).exists() and beside.exists() else path
 
-# %% ../nbs/10a_run.ipynb #546311e6
+# %% ../nbs/10a_run.ipynb #f3bcfa85
 def tokenizer_of(
     cfg:Config, # A checked config
     near:str|PathLike='config.yml', # Its path
@@ -42,9 +42,11 @@ def sources_of(
     near:str|PathLike='config.yml', # The config's path
 )->list[Source]: # One for each file
     "The sources that dataset entries name."
+    defaults = dict(chat_template=cfg.chat_template, chat_template_jinja=cfg.chat_template_jinja, eot_tokens=cfg.eot_tokens)
     out = []
     for e in entries:
-        fmt = find_format(e.type, tok.names, e.boundary or cfg.boundary, **(e.model_extra or {}))
+        fmt = find_format(e.type, tok, e.boundary or cfg.boundary, e.special_in_data or cfg.special_in_data, cfg.sequence_len, cfg.train_on_inputs,
+                          defaults={k:v for k,v in defaults.items() if v is not None}, **(e.model_extra or {}))
         rows = find_rows(find_path(e.path, near), ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files, revision=e.revision)
         out += [Source(r, fmt) for r in rows]
     return out

@@ -135,13 +135,13 @@ def training_arguments(
         metric_for_best_model='loss' if evaluate else None, logging_nan_inf_filter=False, disable_tqdm=True, remove_unused_columns=False,
         **_recompute(gradient_checkpointing, gradient_checkpointing_kwargs), **more)
 
-# %% ../nbs/07c_trainer.ipynb #2a2cd76b
+# %% ../nbs/07c_trainer.ipynb #5285be2e
 @cache
 def _trainer_class():
     import torch
     from transformers import Trainer
     class SegmentTrainer(Trainer):
-        order,n_tokens = None,0
+        order,n_tokens,measuring = None,0,0.0
         def _get_train_sampler(self, train_dataset=None): return self.order
         def training_step(self, model, inputs, num_items_in_batch=None):
             loss = super().training_step(model, inputs, num_items_in_batch=num_items_in_batch)
@@ -149,9 +149,11 @@ def _trainer_class():
             if not torch.isfinite(loss): raise _not_finite(f'the loss is {loss.item()}', self.state.global_step+1, self.args)
             return loss
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix='eval'):
+            start = time.time()
             found = heldout_loss(self.model, self.eval_dataset, batch_size=self.args.eval_batch_size, collate=self.data_collator,
                                  share=(self.args.process_index, self.args.world_size))
             total,n = self.accelerator.reduce(torch.tensor(found, device=self.args.device), 'sum').tolist()
+            self.measuring += time.time()-start
             metrics = {'eval_loss': total/n}
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -171,12 +173,12 @@ def stopped_early(
     evals = [o['eval_loss'] for o in history if 'eval_loss' in o]
     return bool(patience and evals) and len(evals)-1-evals.index(min(evals))>=patience
 
-# %% ../nbs/07c_trainer.ipynb #ba565963
+# %% ../nbs/07c_trainer.ipynb #57d13b5e
 def progress_line(
     logs:dict, # `loss` and `learning_rate`, or `eval_loss`
     step:int, # Steps made
     total:int, # Steps of the run
-    seconds:float=0, # Time since the first of `done` steps
+    seconds:float=0, # Time that `done` steps took, without measuring
     done:int=0, # Steps made in this process
     n_tokens:int=0, # Tokens read in this process
 )->str:
@@ -188,7 +190,7 @@ def progress_line(
     left = round(seconds/done*(total-step))
     return f'{line}  {n_tokens/seconds:,.0f} tokens/s  {left//60}:{left%60:02d} left'
 
-# %% ../nbs/07c_trainer.ipynb #5205911e
+# %% ../nbs/07c_trainer.ipynb #89bb52c9
 @cache
 def _callback_class():
     import torch
@@ -196,13 +198,14 @@ def _callback_class():
     from transformers import TrainerCallback
     class Duties(TrainerCallback):
         def __init__(self, trainer, log, keep, patience): self.trainer,self.log,self.keep,self.patience = trainer,log,keep,patience
-        def on_train_begin(self, args, state, control, **kwargs): self.start,self.first,self.paused = time.time(),state.global_step,0
+        def on_train_begin(self, args, state, control, **kwargs): self.start,self.first = time.time(),state.global_step
         def on_epoch_begin(self, args, state, control, **kwargs): self.trainer.order.set_epoch(int(state.epoch or 0))
         def on_step_end(self, args, state, control, **kwargs):
             if control.should_save: control.should_log = True
         def on_log(self, args, state, control, logs=None, **kwargs):
             if not {'loss','eval_loss'} & set(logs): return
-            self.log(progress_line(logs, state.global_step, state.max_steps, time.time()-self.start, state.global_step-self.first, self.trainer.n_tokens))
+            seconds = time.time()-self.start-self.trainer.measuring
+            self.log(progress_line(logs, state.global_step, state.max_steps, seconds, state.global_step-self.first, self.trainer.n_tokens))
         def on_evaluate(self, args, state, control, **kwargs):
             if state.global_step and stopped_early(state.log_history, self.patience): control.should_training_stop = True
         def on_save(self, args, state, control, model=None, **kwargs):

@@ -71,7 +71,7 @@ def format_for(type, tok, **options):
     base, _, style = type.partition(":")
     return find_format(type, tok, **options) if style else example_format(base, tok, **options)
 
-@pytest.mark.parametrize("boundary", ["axolotl", "split"])
+@pytest.mark.parametrize("boundary", ["axolotl", "split", "whole"])
 @pytest.mark.parametrize("type", STYLED)
 def test_examples_come_back(type, boundary):
     for tok in TOK.values():

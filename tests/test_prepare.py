@@ -21,10 +21,10 @@ hello = {'segments': [{'label': True, 'text': '<s>Hello\n'}, {'label': True, 'te
 qa = {'segments': [{'label': False, 'text': '<s>Q: capital of France?\nA:'}, {'label': True, 'text': ' Paris</s>'}]}
 
 
-def source(tmp_path, rows, type='input_output', name='data.jsonl'):
+def source(tmp_path, rows, type='input_output', name='data.jsonl', **options):
     (tmp_path/name).write_text(''.join(json.dumps(r)+'\n' for r in rows))
     path = tmp_path/name
-    return Source(Rows(name, lambda: read_file(path, name=name), [path]), find_format(type))
+    return Source(Rows(name, lambda: read_file(path, name=name), [path]), find_format(type, **options))
 
 
 def test_two_rows_literally(tmp_path):
@@ -64,10 +64,20 @@ def test_several_sources_and_many_batches(tmp_path):
     (dict(type='segments'), False), (dict(rows=[hello, qa, qa]), False), (dict(rows=[qa, hello]), False), (dict(tok='gpt2'), False),
 ])
 def test_key(tmp_path, change, hit):
-    def run(rows=(hello, qa), type='input_output', name='data.jsonl', tok='mistral', **options):
-        return prepare([source(tmp_path, rows, type, name)], make_tokenizer(tok), tmp_path/'out', **{'sequence_len': 32, **options})
+    def run(rows=(hello, qa), type='input_output', name='data.jsonl', tok='mistral', train_on_inputs=False, **options):
+        return prepare([source(tmp_path, rows, type, name, train_on_inputs=train_on_inputs)], make_tokenizer(tok), tmp_path/'out', **{'sequence_len': 32, **options})
     run()
     assert run(**change).hit == hit
+
+
+def test_windows_know_their_line(tmp_path):
+    "a text that becomes several rows: each of them comes from its line"
+    texts = source(tmp_path, [{'text': 'one two three'}, {'text': ' '.join(map(str, range(40)))}], 'completion', sequence_len=16)
+    texts.format = find_format('completion', make_tokenizer('mistral'), sequence_len=16)
+    p = prepare([texts], make_tokenizer('mistral'), tmp_path/'out', sequence_len=16)
+    lines = [lineage(p.path, i)[1] for i in range(p.count.rows)]
+    assert lines == [1]+[2]*(len(lines)-1) and len(lines) > 3
+    assert sum(len(ids) for ids, _ in read_rows(p.path, list(range(1, len(lines))))) == len(make_tokenizer('mistral').backend.encode(' '.join(map(str, range(40)))).ids)+2
 
 
 def test_a_row_that_is_wrong_leaves_nothing(tmp_path):

@@ -3,7 +3,7 @@
     pip install --no-deps chatterbot-corpus==1.3.3
     python tools/make_tiny_model.py [--out segtune/data/tiny] [--steps 1400]
 
-Two idle CPU cores need about three minutes. It reads the functions of the standard library of the Python that runs it,
+Two idle CPU cores need three to four minutes. It reads the functions of the standard library of the Python that runs it,
 without the modules that segtune.stdlib holds out, and a few hundred English dialogues. Everything is seeded: the same
 Python, torch and processor give the same file.
 """
@@ -139,8 +139,8 @@ believed.
 - **Text.** {n_functions:,} functions of the standard library of Python {python}, up to 1,500 characters each, docstrings
   included, and {n_dialogues:,} short English dialogues from chatterbot-corpus 1.3.3. The modules in
   `segtune.stdlib.held_out_modules` were left out, so the rows that `segtune.stdlib` holds out are new to it.
-- **Training.** {steps:,} steps of 8 x 256 tokens ({tokens:.1f} million tokens of text, {passes:.1f} times over), {minutes:.1f} minutes on
-  two CPU cores. Loss on 2% of the text kept back: {loss:.2f} nats per token.
+- **Training.** {steps:,} steps of 8 x 256 tokens ({tokens:.1f} million tokens of text, {passes:.1f} times over), three to
+  four minutes on two idle CPU cores. Loss on the 2% of the functions kept back: {loss:.2f} nats per token.
 - **Files.** The weights are stored as float16; `config.json` says float32, which is what they are for.
 - **Licences.** The standard library is Copyright (c) Python Software Foundation and licensed under the PSF License
   Version 2. chatterbot-corpus is by Gunther Cox and contributors, BSD License. The weights and the tokenizer are derived
@@ -175,11 +175,11 @@ def main():
     ids, held = stream(tok, [*code[len(kept_back):], *talk * 2], rng), stream(tok, kept_back, rng)
     print(f"{len(code)} functions, {len(talk)} dialogues, {len(ids)} tokens, {sum(map(len, code + talk)) / (len(ids) + len(held)):.2f} characters a token")
 
-    model, start = new_model(), time.time()
+    model = new_model()
     train(model, ids, held, args.steps)
     model.eval()
     save(model, tok, args.out, dict(n_functions=len(code), n_dialogues=len(talk), steps=args.steps, tokens=len(ids) / 1e6, loss=evaluate(model, held),
-                                    passes=args.steps * 8 * 256 / len(ids), minutes=(time.time() - start) / 60))
+                                    passes=args.steps * 8 * 256 / len(ids)))
 
 
 if __name__ == "__main__": main()
