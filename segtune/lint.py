@@ -211,7 +211,7 @@ def edges(self:Facts)->list[Edge]:
         self._edges = [e for i,r in enumerate(self.batch.rows) if len(r)>1 for e in _row_edges(i, r, self.encoder.boundary)]
     return self._edges
 
-# %% ../nbs/04_lint.ipynb #dd388b8b
+# %% ../nbs/04_lint.ipynb #fea1990a
 def _beside_special(f, e): # does a control token end or begin at the edge?
     text = f.texts[e.row]
     return e.left.special and text.endswith(f.context.cuts, 0, e.at) or e.right.special and text.startswith(f.context.cuts, e.at)
@@ -231,9 +231,13 @@ def joins(self:Facts,
     "Edges at which the text in one piece would have other tokens."
     pairs = [(e,o) for e,o in zip(edges, within or repeat(None)) if e.left.special==e.right.special and not _beside_special(self, e)]
     parts = [_parts(t := self.texts[e.row], e.at, (inner or {}).get(e.row, ()), o or (0, len(t)), width) for e,o in pairs]
-    windows = list({o for p in parts for o in (''.join(p), *p)})
-    ids = dict(zip(windows, (o.ids for o in self.encoder.tok.variant(prefix=False).encode_batch_fast(windows))))
-    return [e for (e,_),p in zip(pairs, parts) if ids[''.join(p)]!=[i for o in p for i in ids[o]]]
+    ids = {}
+    for special in {e.left.special for e,_ in pairs}:
+        windows = list({o for (e,_),p in zip(pairs, parts) if e.left.special==special for o in (''.join(p), *p)})
+        found = self.encoder.tok.variant(prefix=False, special=special).encode_batch_fast(windows)
+        ids |= {(special,o):f.ids for o,f in zip(windows, found)}
+    def apart(e, p): return [i for o in p for i in ids[e.left.special,o]]
+    return [e for (e,_),p in zip(pairs, parts) if ids[e.left.special,''.join(p)]!=apart(e, p)]
 
 # %% ../nbs/04_lint.ipynb #8d117761
 @rule('edge-space', 'warning', 'The answer starts with a token that the model rarely saw there, and a prompt without that white space is another prompt.',

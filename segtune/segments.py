@@ -42,7 +42,7 @@ class TokenizerError(SegtuneError): "The tokenizer is missing, or cannot do what
 class MissingError(SegtuneError):   "A package that this step needs is not installed."
 class RunError(SegtuneError):       "A run cannot go on from the state it found."
 
-# %% ../nbs/00_segments.ipynb #5813ab5a
+# %% ../nbs/00_segments.ipynb #c6d5d024
 class Segment(NamedTuple):
     "A piece of a row's text, trained or masked."
     text:str # The characters, exactly as they will be tokenized
@@ -50,6 +50,10 @@ class Segment(NamedTuple):
     special:bool=True # May text such as `</s>` become a special token? If false it is always read as plain characters
     data:bool=False # Did these characters come out of a field of the row, not out of a template?
     tie:str='' # How it hangs on the segment before it: '', 'fresh', 'count', 'touch' or 'tail'
+
+    def __repr__(self): # the rare fields only where they are set
+        more = ''.join(f', {k}={v!r}' for k,v in self._asdict().items() if v!=self._field_defaults.get(k, v))
+        return f'Segment({self.text!r}, {self.label}{more})'
 
 # %% ../nbs/00_segments.ipynb #04daa328
 _json_types = {bool:'a boolean', int:'a number', float:'a number', str:'a string', list:'a list', dict:'an object', type(None):'null'}

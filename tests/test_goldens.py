@@ -10,11 +10,16 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
+from segtune.config import load_config
 from segtune.encode import format_encoder
 from segtune.formats import find_format
 from segtune.packaged import bundled
+from segtune.prepare import Count, batches
+from segtune.run import sources_of, tokenizer_of
 from segtune.segments import SegtuneError
 from segtune.tokenizer import load_tokenizer
 
@@ -84,3 +89,26 @@ def test_what_is_skipped():
 
 def test_there_are_as_many_as_there_should_be():
     assert (len(CASES), sum(len(o["rows"]) for o in CASES.values())) == (177, 2480)
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_golden_through_a_config(name, tmp_path):
+    "The same through a config as a user writes it, a file of rows, and the functions that `segtune preprocess` runs"
+    golden = CASES[name]
+    if on_purpose(golden): pytest.skip(on_purpose(golden))
+    right = [i for i in range(len(golden["rows"])) if "error" not in want(golden, i)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(golden["rows"][i]) + "\n" for i in right))
+    base = golden["tokenizer"].removesuffix("-slow").removesuffix("-seedspecials")
+    special = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>") if golden["tokenizer"].endswith("-seedspecials") else {}
+    values = {**golden["config"], "base_model": str(bundled(base)), "special_tokens": special, "datasets": [{**dataset(golden), "path": str(tmp_path / "data.jsonl")}]}
+    values.pop("pretraining_dataset", None)  # stands under datasets, where the path of the file goes
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(values))
+    cfg, _ = load_config(tmp_path / "config.yml")
+    tok = tokenizer_of(cfg)
+    (source,) = sources_of(cfg.datasets, cfg, tok)
+    made = []
+    if right:
+        for lengths, ids, labels, lines in batches(source, format_encoder(source.format, tok), Count(), sequence_len=10**9):
+            at = np.cumsum(lengths)[:-1]
+            made += zip(lines.tolist(), map(list, np.split(ids, at)), map(list, np.split(labels, at)))
+    expected = [(n, ids, labels) for n, i in enumerate(right, 1) for ids, labels in wanted_rows(want(golden, i)) if ids]
+    assert made == expected

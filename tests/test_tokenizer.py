@@ -1,0 +1,44 @@
+"Our tokenizers give the ids that transformers gives, and spell what they encode."
+import pytest
+from conftest import make_tokenizer, tokenizer_names
+from hypothesis import given, settings
+from test_laws import texts
+
+from segtune.packaged import bundled
+from segtune.tokenizer import as_tokenizer, load_tokenizer
+
+plain = ['Hello there', ' leading', 'trailing ', '  two  spaces', 'line\n\nbreaks\t', 'Café déjà vu', '東京 😀 👍🏽', 'a\u0301', '</s> and <s>', '<|im_start|>user\nhi<|im_end|>\n',
+         '<|endoftext|>', 'def f(x):\n    return x + 1', '12345 3.14', '\0', '▁', '']
+
+
+@pytest.mark.parametrize('name', ['mistral-v0.1', 'mistral-v0.1-chatml', 'gpt2', 'tiny'])
+def test_ids_are_those_of_transformers(name):
+    from transformers import AutoTokenizer
+    theirs, ours = AutoTokenizer.from_pretrained(bundled(name)), load_tokenizer(bundled(name))
+    for text in [*plain, ''.join(plain)]:
+        assert ours.backend.encode(text).ids == theirs(text, add_special_tokens=False)['input_ids'], text
+    assert as_tokenizer(theirs).backend.encode(''.join(plain)).ids == ours.backend.encode(''.join(plain)).ids
+    assert (ours.eos, ours.bos or theirs.bos_token) == (theirs.eos_token, theirs.bos_token)
+
+
+def test_added_tokens_are_those_of_transformers():
+    from transformers import AutoTokenizer
+    theirs = AutoTokenizer.from_pretrained(bundled('gpt2'))
+    theirs.add_special_tokens({'pad_token': '<pad>'})
+    theirs.add_tokens(['<tool>', 'hello'])
+    ours = load_tokenizer(bundled('gpt2'), {'pad_token': '<pad>'}, ['<tool>', 'hello'])
+    text = 'say hello<tool> there <pad>hellothere'
+    assert ours.backend.encode(text).ids == theirs(text, add_special_tokens=False)['input_ids']
+    assert len(ours) == len(theirs)
+
+
+@pytest.mark.parametrize('name', [n for n in tokenizer_names if not make_tokenizer(n).rewrites])
+@settings(max_examples=100, deadline=None)
+@given(text=texts)
+def test_lossless_tokenizers_spell_the_text(name, text):
+    "byte for byte, but for the spaces that the tokenizer itself invents, and U+2581, which stands for a space in some"
+    tok = make_tokenizer(name)
+    spelled = tok.spell(tok.backend.encode(text).ids).decode()
+    if tok.invents_space or 'metaspace' in name:
+        assert spelled.replace(' ', '') == text.replace('▁', ' ').replace(' ', '')
+    else: assert spelled == text
