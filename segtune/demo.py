@@ -120,15 +120,15 @@ def _answers(project, cfg, tok, n=3):
             first,*more = a.text.strip().splitlines() or ['']
             print(f'  {name+":":7} {first}{" […]" if more else ""}' + ('' if a.ended=='eos' else '   (did not stop)'))
 
-# %% ../nbs/10b_demo.ipynb #a09982fe
+# %% ../nbs/10b_demo.ipynb #96635bec
 def run_demo(
-    folder:str|PathLike='segtune-demo', # New or empty directory; the project stays there
+    folder:str|PathLike='segtune-demo', # The project stays there; if it exists, `-2` and so on is put behind the name
     bundled_model:bool=False, # Use the small bundled model in any case?
     max_steps:int|None=None, # Steps to train; None: as many as suit the model
     log:Callable=lambda o: print(o, flush=True), # Takes the lines of the training
 ):
     "The whole job, step by step."
-    project = Path(folder)
+    project = next(p for n in range(1, 1000) if not (p := Path(f'{folder}-{n}' if n>1 else folder)).exists())
     base = demo_model(bundled_model)
     _heading('data: functions of your Python standard library, and what their authors say they do')
     for name,n in write_starter(project, base, max_steps=max_steps).items(): print(f'{project}/data/{name}.jsonl: {n:,} rows')

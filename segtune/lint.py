@@ -252,14 +252,15 @@ def _edge_space(f):
         return segment, f'the text before the trained text ends in white space: {text}'
     return list(hit), tell
 
-# %% ../nbs/04_lint.ipynb #773193bc
+# %% ../nbs/04_lint.ipynb #80bc2b52
 def _invents(f, e): # does encoding the right side apart put a space here that the whole text has not?
     tok,text = f.encoder.tok,f.texts[e.row]
     if not e.cut or not tok.invents_space or f.encoder.boundary=='whole': return False
     if e.right.tie in ('count','touch') if f.encoder.boundary=='axolotl' else e.right.tie!='fresh': return False
     if e.right.special and text.startswith(f.context.raw, e.at): return False
     if tok.reprefixes!='none' and e.left.special and text.endswith(f.context.raw, 0, e.at): return False
-    return tok.reprefixes=='raw' or text[e.at]!=' '
+    has_one = text[e.at]==' ' or text[e.at]=='▁' and 'Metaspace' in str(tok.spec['pre_tokenizer'])
+    return tok.reprefixes=='raw' or not has_one
 
 def _invented(f):
     at = {}

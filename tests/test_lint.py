@@ -73,7 +73,7 @@ def test_the_corpus_is_complete():
 odd = ['<s>', '</s>', '<|im_end|>', '<|endoftext|>', ' ', '  ', '\n', '\n\n', '\t', 'e\u0301', '\u0301', '😀', '東京', 'Hello', ' there', 'good', 'bye', ' 4', '42', '.', "don't", '<', '</', ' <s>', '</s> ']
 texts = st.lists(st.one_of(st.sampled_from(odd), st.text(st.characters(exclude_categories=['Cs']), max_size=4)), max_size=4).map(''.join)
 rows = st.lists(st.builds(Segment, texts, st.booleans(), st.sampled_from([True, True, True, False]), st.just(False), st.sampled_from(['', '', '', 'fresh', 'count', 'touch', 'tail'])), min_size=1, max_size=5)
-quick = settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=300, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck))
 every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
 
 
