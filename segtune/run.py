@@ -87,7 +87,7 @@ def rows_of(
     keep,out = split_rows(len(ds), cfg.val_set_size, cfg.seed)
     return ds.select(keep), ds.select(out)
 
-# %% ../nbs/10a_run.ipynb #ab6afcb1
+# %% ../nbs/10a_run.ipynb #bfd13919
 def train_of(
     cfg:Config, # A checked config
     train:Prepared, # From `prepared_of`
@@ -100,7 +100,8 @@ def train_of(
     if cfg.adapter=='qlora' and not cfg.load_in_4bit: raise ConfigError('qlora needs load_in_4bit: true.', field='adapter')
     rows,apart = rows_of(cfg, train, held)
     options = {k:getattr(cfg, k) for k in train_options() if k in Config.model_fields}
-    return flatten(run, cfg, train_set=rows, eval_set=apart, **{**options, 'base_model':find_path(cfg.base_model, near), **how})
+    return flatten(run, cfg, train_set=rows, eval_set=apart, **{**options, 'base_model':find_path(cfg.base_model, near), **how},
+                   tokenizer_config=cfg.tokenizer_config and find_path(cfg.tokenizer_config, near))
 
 # %% ../nbs/10a_run.ipynb #9ae7dc6e
 def find_segments(

@@ -191,13 +191,14 @@ def _train(base_model, tok, train_set, eval_set, output_dir, options, patience, 
     resumed = int(opened.checkpoint.name.rpartition('-')[2]) if opened.checkpoint else None
     return _finish(trainer, state, base_model, tok, settings, trainable=report._asdict(), resumed_from=resumed)
 
-# %% ../nbs/08_train.ipynb #8ec12c99
+# %% ../nbs/08_train.ipynb #cbe67d8c
 def train(
     base_model:str|os.PathLike, # A directory, or a name on the hub
     train_set, # Prepared rows: a data set, or its directory
     *,
     output_dir:str|os.PathLike, # Where adapter, checkpoints and curve go
     eval_set=None, # Held-out rows, likewise; None to measure nothing
+    tokenizer_config:str|os.PathLike|None=None, # Where the tokenizer comes from, if not from the base model
     special_tokens:dict|None=None, # By role, as in the config
     tokens:list|tuple=(), # More tokens to add
     early_stopping_patience:int|None=None, # Measurements without a new best before it ends
@@ -213,7 +214,7 @@ def train(
     need_packages()
     out = os.fspath(output_dir)
     if os.path.realpath(out)==os.path.realpath(base_model): raise ConfigError('is the directory of the base model. Choose another.', field='output_dir')
-    tok,first = load_tokenizer(base_model, special_tokens, tokens or ()),int(os.environ.get('RANK') or 0)==0
+    tok,first = load_tokenizer(tokenizer_config or base_model, special_tokens, tokens or ()),int(os.environ.get('RANK') or 0)==0
     resume = resume or bool(auto_resume_from_checkpoints and read_run(out))
     with quiet(): return _train(base_model, tok, train_set, eval_set, out, _checked(options), early_stopping_patience, save_total_limit,
                                 log if first else lambda o: None, resume=resume, checkpoint=resume_from_checkpoint, overwrite=overwrite)

@@ -80,13 +80,13 @@ every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
 def rows_of(rule, facts): return set(apply_rule(rules[rule], facts)[0].tolist())
 
 
-def faces(name, batch_rows, boundary):
+def facts(name, batch_rows, boundary):
     "Facts of those rows in which no special token is cut in two; there the laws and the rules part on purpose"
     encoder = Encoder(make_tokenizer(name), boundary)
-    def facts(rows): return Facts(Context(encoder), encoder.encode(rows, spans=True))
-    every = facts(batch_rows)
+    def of(rows): return Facts(Context(encoder), encoder.encode(rows, spans=True))
+    every = of(batch_rows)
     halved = {i for i in range(len(batch_rows)) if any(c in every.texts[i] for c in every.context.cuts)} & rows_of('fake-special', every)
-    return facts([r for i, r in enumerate(batch_rows) if i not in halved])
+    return of([r for i, r in enumerate(batch_rows) if i not in halved])
 
 
 @every_tokenizer
@@ -94,7 +94,7 @@ def faces(name, batch_rows, boundary):
 @given(batch=st.lists(rows, min_size=1, max_size=4))
 def test_text_and_label_rules_are_the_laws(name, batch):
     for boundary in boundaries:
-        f = faces(name, batch, boundary)
+        f = facts(name, batch, boundary)
         alive = set(np.flatnonzero(f.alive).tolist())
         assert rows_of('text', f) == {o.row for o in text_law(f.encoder, f.batch)} & alive
         assert rows_of('label', f) == {o.row for o in label_law(f.encoder, f.batch)}
@@ -104,10 +104,12 @@ def test_text_and_label_rules_are_the_laws(name, batch):
 @quick
 @given(batch=st.lists(rows, min_size=1, max_size=4))
 def test_the_prompt_rule_is_the_law(name, batch):
+    "Every row that breaks the law is found. Among many spaces an inserted one may not show in the prompt; such a row breaks the text law."
     if make_tokenizer(name).rewrites: return
     for boundary in boundaries:
-        f = faces(name, batch, boundary)
-        assert rows_of('prompt', f) == {o.row for o in prompt_law(f.encoder, f.batch)}
+        f = facts(name, batch, boundary)
+        found, broken = rows_of('prompt', f), {o.row for o in prompt_law(f.encoder, f.batch)}
+        assert broken <= found and found-broken <= rows_of('text', f)
 
 
 # The linter
