@@ -5,19 +5,28 @@
 # %% auto #0
 __all__ = ['Pair', 'pair_tokens', 'fold_alike', 'RowDiff', 'diff_rows']
 
-# %% ../nbs/03b_diff.ipynb #5fcf10b2
+# %% ../nbs/03b_diff.ipynb #9345e3db
 from difflib import SequenceMatcher
+from html import escape
 from itertools import groupby, zip_longest
 from typing import NamedTuple
-from .view import ViewedToken, _token_html, as_row, describe, view_css, view_tokens
+from .view import ViewedToken, token_html, as_row, describe, view_css, view_tokens
 from .terminal import token_text
 
-# %% ../nbs/03b_diff.ipynb #d9630121
+# %% ../nbs/03b_diff.ipynb #36243b7f
 class Pair(NamedTuple):
     "A token of each row, at the same place."
     a:ViewedToken|None # Of the first row; None where it has no token here
     b:ViewedToken|None # Of the second row
     differs:str # '' if alike, else `token` or `label`
+
+def _partners(xs, ys): # tokens of two stretches, side by side where they begin at the same character
+    if any(t.span is None for t in xs+ys): return list(zip_longest(xs, ys))
+    out,ys = [],list(ys)
+    for x in xs:
+        while ys and ys[0].span[0]<x.span[0]: out.append((None, ys.pop(0)))
+        out.append((x, ys.pop(0) if ys and ys[0].span[0]==x.span[0] else None))
+    return out + [(None,y) for y in ys]
 
 def pair_tokens(
     a:list[ViewedToken], # The first row
@@ -27,7 +36,7 @@ def pair_tokens(
     blocks = SequenceMatcher(None, [t.id for t in a], [t.id for t in b], autojunk=False).get_opcodes()
     out = []
     for kind,a0,a1,b0,b1 in blocks:
-        for x,y in zip_longest(a[a0:a1], b[b0:b1]):
+        for x,y in _partners(a[a0:a1], b[b0:b1]):
             out.append(Pair(x, y, 'token' if kind!='equal' else '' if x.trained==y.trained else 'label'))
     return out
 
@@ -63,7 +72,7 @@ def _columns(pairs, room): # chunks of `(pair, width)` that fit in one line
         lines[-1].append((p, w)); used += w+1
     return [o for o in lines if o]
 
-# %% ../nbs/03b_diff.ipynb #94096f38
+# %% ../nbs/03b_diff.ipynb #4675e316
 def _stack(line, names): # the lines of one chunk of columns
     from rich.text import Text
     side = max(map(len, names))
@@ -72,7 +81,7 @@ def _stack(line, names): # the lines of one chunk of columns
         yield Text(' '*side+' │ '+' '.join(map(_rule, tokens, widths)), 'dim')
         yield Text.assemble((f'{name:>{side}} │ ','bold'), Text(' ').join(map(_cell, tokens, widths)))
     signs = ' '.join({'token':'^','label':'L','':' '}[p.differs]*w for p,w in line)
-    yield Text(' '*side+'   '+signs.rstrip(), 'bold yellow')
+    if signs.strip(): yield Text(' '*side+'   '+signs.rstrip(), 'bold yellow')
 
 def _diff_lines(d, width):
     from rich.text import Text
@@ -82,9 +91,9 @@ def _diff_lines(d, width):
         else:
             for line in _columns(pairs, width-max(map(len, d.names))-3): yield from _stack(line, d.names)
 
-# %% ../nbs/03b_diff.ipynb #e1be86f1
+# %% ../nbs/03b_diff.ipynb #434ac689
 def _pair_html(p): # one column
-    cells = ''.join(f'<span class="sg-cell">{_token_html(t, describe(t)).replace(chr(10), "") if t else "&nbsp;"}</span>' for t in (p.a, p.b))
+    cells = ''.join(f'<span class="sg-cell">{token_html(t, describe(t)).replace(chr(10), "") if t else "&nbsp;"}</span>' for t in (p.a, p.b))
     return f'<span class="sg-col{" sg-differs" if p.differs else ""}" title="{dict(token="another token", label="another label").get(p.differs, "")}">{cells}</span>'.replace(' title=""', '')
 
 def _diff_html(d):
@@ -92,8 +101,8 @@ def _diff_html(d):
     for folded,pairs in fold_alike(d.pairs):
         html = ''.join(map(_pair_html, pairs))
         parts.append(f'<details class="sg-fold"><summary>{len(pairs):,} tokens alike</summary><div class="sg-cols">{html}</div></details>' if folded else f'<div class="sg-cols">{html}</div>')
-    names = '<span class="sg-col sg-names"><span class="sg-cell">above: {}</span><span class="sg-cell">below: {}</span></span>'.format(*d.names)
-    return f'<div class="seg-view"><style>{view_css()}</style><div class="sg-head">{d.summary}</div>{names}{"".join(parts)}</div>'
+    names = '<span class="sg-col sg-names"><span class="sg-cell">above: {}</span><span class="sg-cell">below: {}</span></span>'.format(*map(escape, d.names))
+    return f'<div class="seg-view"><style>{view_css()}</style><div class="sg-head">{escape(d.summary)}</div>{names}{"".join(parts)}</div>'
 
 # %% ../nbs/03b_diff.ipynb #570a7a5c
 class RowDiff:

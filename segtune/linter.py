@@ -30,16 +30,17 @@ def row_hashes(
     def each(ends): return np.fromiter((hash(ids[a:b].tobytes()) if b>a else 0 for a,b in zip(facts.starts, ends)), np.int64, len(ends))
     return each(facts.starts[1:]), each(first)
 
-# %% ../nbs/04c_linter.ipynb #6cae4642
+# %% ../nbs/04c_linter.ipynb #c5b8d0af
 class Seen:
     "What is kept of the rows that were looked at."
     def __init__(self): self.batches,self.names = [],{}
 
     def add(self,
         facts:Facts, # A batch
-        places:list[str]|None=None, # `file:line` of every row
+        places:list[str]|None=None, # `file:line` of every row that was encoded, or of every row that was made of them
     ):
-        k,n = facts.n_trained,facts.n
+        k,n,origin = facts.n_trained,facts.n,facts.batch.origin
+        if places and origin is not None and len(places)!=len(n): places = [places[o] for o in origin]
         odds = np.where(k>0, np.log((k+.5)/(n-k+.5)), np.nan).astype(np.float32)
         split = [p.rpartition(':') if p.rpartition(':')[2].isdecimal() else (p, '', -1) for p in places or ()]
         files = np.array([self.names.setdefault(o[0], len(self.names)) for o in split] or np.full(len(n), -1), np.int32)

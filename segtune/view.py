@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['visible', 'token_line', 'token_segments', 'token_table', 'char_pieces', 'ViewedToken', 'view_tokens', 'special_ids',
-           'describe', 'fold', 'view_css', 'counts', 'RowView', 'show', 'as_row', 'RowsView', 'view']
+           'describe', 'token_html', 'fold', 'view_css', 'counts', 'RowView', 'show', 'as_row', 'RowsView', 'view']
 
 # %% ../nbs/03_view.ipynb #5093cbb4
 import random, re, unicodedata
@@ -94,7 +94,7 @@ def char_pieces(
         pos += n
     return out
 
-# %% ../nbs/03_view.ipynb #0e92c52c
+# %% ../nbs/03_view.ipynb #48b2bc9e
 class ViewedToken(NamedTuple):
     "A token with everything that can be said about it."
     id:int # In the vocabulary
@@ -116,13 +116,13 @@ def _shown(chars, added): # [(text, kind)] of one token, neighbours of one kind 
     parts = []
     for n,(c,k) in enumerate(chars):
         if n==0 and added: parts.append(('▁','added'))
-        elif k: parts += [(visible(c), '')]*(k==1) + [(str(k).translate(_digits), 'piece')]
-        else: parts.append((visible(c, '·'), 'mark' if _mark(c, '·') else ''))
+        elif k: parts += [(_mark(c, '·') or c, '')]*(k==1) + [(str(k).translate(_digits), 'piece')]
+        else: parts.append((visible(c, '·') if n==0 else _mark(c, '·') or c, 'mark' if _mark(c, '·') else ''))
     return [(''.join(t for t,_ in g), kind) for kind,g in groupby(parts, lambda o: o[1])]
 
-# %% ../nbs/03_view.ipynb #81b35f60
-def _added_space(spelled, covered): # did the tokenizer put a space before these characters?
-    return spelled[:1]==' ' and (covered[:1]!=' ' or spelled==' '+covered)
+# %% ../nbs/03_view.ipynb #4d44fb1d
+def _added_space(spelled, covered, shared): # did the tokenizer put a space before these characters? shared: the next token begins with the same one
+    return spelled[:1]==' ' and (covered[:1] not in (' ','▁') or len(spelled)>len(covered) or shared)
 
 def _label_edges(segments): # positions in the row's text where the label changes
     runs = [(label, sum(len(s.text) for s in g)) for label,g in groupby((s for s in segments if s.text), lambda s: s.label)]
@@ -139,7 +139,7 @@ def view_tokens(
     out = []
     for n,(i,label) in enumerate(zip(ids, row.labels)):
         span = None if spans is None else (int(spans[n][0]), int(spans[n][1]))
-        added = where is not None and _added_space(''.join(c for c,_ in chars[n]), text[slice(*span)])
+        added = where is not None and _added_space(''.join(c for c,_ in chars[n]), text[slice(*span)], n+1<len(ids) and spans[n+1][0]==span[0])
         crossed = sum(span[0]<e<span[1] for e in edges) if span else 0
         out.append(ViewedToken(i, int(label), _shown(chars[n], added), i in special, where and where[n], span, crossed))
     return out
@@ -164,12 +164,15 @@ def describe(
     if t.n_crossed: out.append('reaches across a label change')
     return ' · '.join(out + [place]*bool(place))
 
-# %% ../nbs/03_view.ipynb #cd81a09d
+# %% ../nbs/03_view.ipynb #fcb7d27f
 _kinds = dict(mark='sg-mark', piece='sg-mark', added='sg-added')
 
-def _token_html(t, title='', extra=''): # one token; a newline mark inside it is followed by a real newline
-    kinds = [k for _,k in t.shown]
-    classes = ['sg-tok', 'sg-t' if t.trained else 'sg-m', *['sg-s']*t.special, *['sg-x']*bool(t.n_crossed), *[extra]*bool(extra)]
+def token_html(
+    t:ViewedToken, # From `view_tokens`
+    title:str='', # What the pointer shows
+)->str: # One element; a newline mark inside it is followed by a real newline
+    "A token as HTML."
+    classes = ['sg-tok', 'sg-t' if t.trained else 'sg-m', *['sg-s']*t.special, *['sg-x']*bool(t.n_crossed)]
     inner = ''.join(f'<span class="{_kinds[k]}">{escape(s)}</span>' if k else escape(s) for s,k in t.shown)
     inner = re.sub('⏎(?!⏎*(</span>)?$)', '⏎\n', inner)
     tag,hint = 'b' if t.trained else 'span', f' title="{escape(title)}"' if title else ''
@@ -185,7 +188,7 @@ def _flow(tokens, segments, place): # HTML of each token, with a number where a 
     before = [None, *(t.segment for t in tokens)]
     starts = [bool(segments) and t.segment is not None and t.segment!=last for t,last in zip(tokens, before)]
     edges = [_edge_html(t, segments) if begins else '<wbr>'*(t.text[:1] in ('·','▁')) for t,begins in zip(tokens, starts)]
-    return [edge + _token_html(t, describe(t, place)) + _breaks(t) for t,edge in zip(tokens, edges)]
+    return [edge + token_html(t, describe(t, place)) + _breaks(t) for t,edge in zip(tokens, edges)]
 
 # %% ../nbs/03_view.ipynb #4dae713f
 def fold(
@@ -220,14 +223,14 @@ def _legend_html(tokens, segments):
     if segments: found.append('<span><span class="sg-edge">2</span> segment 2 begins</span>')
     return f'<div class="sg-legend">{"".join(found)}</div>'
 
-# %% ../nbs/03_view.ipynb #486e2f6d
+# %% ../nbs/03_view.ipynb #1d3d2b01
 def _table_html(parts):
     has_segment = any(t.segment is not None for _,p in parts for t in p)
     head = '<th>token</th><th class="n">label</th><th class="n">id</th>' + '<th class="n">segment</th>'*has_segment
     lines = []
     for folded,p in parts:
         if folded: lines.append(f'<tr><td colspan="{3+has_segment}">… {len(p):,} masked tokens …</td></tr>')
-        else: lines += [f'<tr><td>{_token_html(t)}</td><td class="n">{t.label}</td><td class="n">{t.id}</td>' + f'<td class="n">{t.segment}</td>'*has_segment + '</tr>' for t in p]
+        else: lines += [f'<tr><td>{token_html(t)}</td><td class="n">{t.label}</td><td class="n">{t.id}</td>' + f'<td class="n">{t.segment}</td>'*has_segment + '</tr>' for t in p]
     return f'<table data-quarto-disable-processing="true"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'.replace('⏎\n', '⏎')
 
 def counts(

@@ -73,7 +73,7 @@ def test_the_corpus_is_complete():
 odd = ['<s>', '</s>', '<|im_end|>', '<|endoftext|>', ' ', '  ', '\n', '\n\n', '\t', 'e\u0301', '\u0301', '😀', '東京', 'Hello', ' there', 'good', 'bye', ' 4', '42', '.', "don't", '<', '</', ' <s>', '</s> ']
 texts = st.lists(st.one_of(st.sampled_from(odd), st.text(st.characters(exclude_categories=['Cs']), max_size=4)), max_size=4).map(''.join)
 rows = st.lists(st.builds(Segment, texts, st.booleans(), st.sampled_from([True, True, True, False]), st.just(False), st.sampled_from(['', '', '', 'fresh', 'count', 'touch', 'tail'])), min_size=1, max_size=5)
-quick = settings(max_examples=300, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=50, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck))
 every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
 
 
@@ -215,8 +215,10 @@ def test_windows_of_one_row():
     from segtune.registry import Windows
     encoder = Encoder(mistral, windows=Windows(8, 0, 1, 0))
     batch = encoder.encode([[Segment('<s>'+'one two three four five six seven eight nine ten', True)]])
-    found = apply_rule(rules['no-eos'], Facts(Context(encoder), batch))[1]
-    assert [f.message for f in found][-1].endswith('nine␠⟦ten⟧') or [f.message for f in found][-1].endswith('nine⟦␠ten⟧')
+    linter = Linter(encoder, n_examples=9).add(batch, ['a:7'])
+    found = [f for f in linter.finish() if f.rule == 'no-eos']
+    assert len(batch.rows) == 2 and [linter.place(f.row) for f in found] == ['a:7', 'a:7']
+    assert found[-1].message.endswith('nine⟦␠ten⟧')
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,0 +1,357 @@
+"The report: what is packed comes out again, and ten thousand rows can be searched, filtered and read in a browser."
+import base64
+import json
+import random
+import re
+import tempfile
+import time
+import zlib
+from collections import namedtuple
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from conftest import make_tokenizer, tokenizer_names
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_site import chromium, css, requested, unavailable
+
+from segtune.encode import Encoder, boundaries
+from segtune.report import TokenFacts, label_runs, packed, varints, write_report
+from segtune.segments import Segment
+from segtune.view import as_row, token_segments, view_tokens
+
+Found = namedtuple('Found', 'rule severity row segment message mend')
+parts = ['<s>', '</s>', ' ', '  ', '\n', '\n\n', '\t', '\u200b', '\u0301', 'e\u0301', 'é', '東京', '😀', '❤️', '👨‍👩‍👧', 'שלום', '·', '␠', '▁', '⏎', 'Hello', ' there', '</script><b>&amp;', '"', '##ing', '\0', '\x85', '\U000e0041']
+rows_of_segments = st.lists(st.builds(Segment, st.lists(st.sampled_from(parts), max_size=5).map(''.join), st.booleans()), max_size=5)
+quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
+
+
+# ---- packing
+
+def read_varints(data):
+    out, value, shift = [], 0, 0
+    for b in data:
+        value |= (b & 127) << shift
+        if b < 128: out.append(value); value = shift = 0
+        else: shift += 7
+    return out
+
+@given(st.lists(st.integers(0, 2**28-1)))
+def test_varints_come_back(numbers): assert read_varints(varints(np.array(numbers, np.int64))) == numbers
+
+@given(st.lists(st.booleans()))
+def test_label_runs_come_back(trained):
+    runs = label_runs([1 if t else -100 for t in trained])
+    assert [i % 2 == 1 for i, n in enumerate(runs) for _ in range(n)] == trained
+
+def unpacked(tables, chunks):
+    "The rows again: ids, labels, {token: segment}, added, crossed, origin"
+    for _, text in chunks:
+        ints = read_varints(zlib.decompress(base64.b64decode(text)))
+        while ints:
+            head, ints = ints[:7], ints[7:]
+            n, sizes = head[0], [head[1], 2*head[2], head[3], head[4], head[0]]
+            cuts = [0, *accumulate(sizes)]
+            runs, starts, added, crossed, ids = (ints[a:b] for a, b in zip(cuts, cuts[1:]))
+            ints = ints[cuts[-1]:]
+            ids = [tables['ids'][i] for i in ids]
+            on = [i % 2 == 1 for i, k in enumerate(runs) for _ in range(k)]
+            assert len(ids) == len(on) == n
+            begins = dict(zip(accumulate(starts[::2]), accumulate(starts[1::2])))
+            yield ids, [i if t else -100 for i, t in zip(ids, on)], begins, list(accumulate(added)), list(accumulate(crossed)), (tables['sources'][head[5]-1] if head[5] else None, head[6])
+
+@every_tokenizer
+@quick
+@given(rows=st.lists(rows_of_segments, max_size=4))
+def test_what_is_packed_comes_out(name, rows):
+    "Ids, labels, segments, and the facts that the view finds token by token."
+    tok = make_tokenizer(name)
+    for boundary in boundaries:
+        encoded = [Encoder(tok, boundary).encode_row(r) for r in rows]
+        origins = [('a.jsonl' if i % 2 else 'b.jsonl', 7+i) for i in range(len(rows))]
+        back = list(unpacked(*packed(encoded, tok, origins, n=2)))
+        assert len(back) == len(rows)
+        for row, origin, (ids, labels, begins, added, crossed, place) in zip(encoded, origins, back):
+            viewed = view_tokens(tok, row)
+            assert (ids, labels, place) == (row.ids.tolist(), row.labels.tolist(), origin)
+            where = token_segments(row) or []
+            assert begins == {k: s for k, s in enumerate(where) if k == 0 or where[k-1] != s}
+            assert added == [k for k, t in enumerate(viewed) if any(kind == 'added' for _, kind in t.shown)]
+            assert crossed == [k for k, t in enumerate(viewed) if t.n_crossed]
+
+def test_rows_without_spans_are_packed():
+    tok = make_tokenizer('gpt2')
+    rows = [as_row(([64, 65], [-100, 65])), as_row(([], []))]
+    assert [o[:3] for o in unpacked(*packed(rows, tok))] == [([64, 65], [-100, 65], {}), ([], [], {})]
+
+def test_facts_can_tell_a_second_space():
+    "Of two spaces the first is the tokenizer's; the text has one."
+    tok = make_tokenizer('mistral')
+    row = Encoder(tok, 'axolotl').encode_row([Segment('a', False), Segment(' b', True)])
+    assert ''.join(t.text for t in view_tokens(tok, row)) == '▁a▁·b' and TokenFacts(tok).added(row).tolist() == [0, 1]
+
+
+# ---- ten thousand rows
+
+words = 'the quick brown fox jumps over a lazy dog while old river trees sleep under green light and many small birds sing'.split()
+
+class Made:
+    "A report, and what is true of it"
+    def __init__(self, path):
+        rng = random.Random(5)
+        def prose(n): return ' '.join(rng.choice(words) for _ in range(n))
+        self.tok, self.path = make_tokenizer('mistral'), path
+        self.rows = [[Segment(f'<s>### Question:\n{prose(rng.randint(20, 180))}\n\n### Answer:\n', False), Segment(prose(rng.randint(5, 60)) + '</s>', True)] for _ in range(10_000)]
+        for i in (41, 4_000, 9_999): self.rows[i] = [Segment('<s>Which animal has Zebra stripes?', False), Segment(' The Okapi, nearly.</s>', True)]
+        self.rows[77] = [Segment('an okapi, all masked', False)]
+        self.rows[78] = []
+        self.rows[5] = [Segment('<s>Hello\n', True), Segment('hi there!. ', True), Segment('goodbye ', False), Segment('farewell</s>', True)]
+        self.rows[6] = [Segment('<script>alert(1)</script> Café 東京 \u200b', False), Segment('שלום\n\n', True)]
+        self.batch = Encoder(self.tok, 'axolotl').encode(self.rows, spans=True)
+        self.origins = [('qa.jsonl' if i % 3 else 'chat.jsonl', i+1) for i in range(10_000)]
+        self.findings = [Found('text-law', 'error', 5, 1, "its tokens spell '⏎␠hi'.", 'Set boundary: split.')]
+        self.findings += [Found('trailing-space', 'warning', i, 0, 'ends with a space <b>.', 'Move it.') for i in range(0, 10_000, 7)]
+        self.findings += [Found('untrained', 'warning', i, None, 'nothing is trained.', 'Leave the row out.') for i in (77, 78)]
+        write_report(path, self.batch, self.tok, self.findings, origins=self.origins, sequence_len=256, changed={'dropped: too long': 12}, title='Ten thousand <rows>')
+
+    def holding(self, text, label=None): # rows whose text has it, in segments of that label
+        return [i for i, r in enumerate(self.rows) if text in ''.join(s.text for s in r if label is None or s.label == label).lower()]
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory): return Made(tmp_path_factory.mktemp('report')/'report.html')
+
+@pytest.fixture(scope='module')
+def driver():
+    import os
+    why = unavailable()
+    if why and os.environ.get('CI') == 'true': pytest.fail(why)
+    if why: pytest.skip(why)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        driver = chromium(profile)
+        driver.set_window_size(1380, 1000)
+        yield driver
+        driver.quit()
+
+def until(driver, script, seconds=20):
+    "Wait until a script gives something true, and give it"
+    end = time.time()+seconds
+    while time.time() < end:
+        if got := driver.execute_script('return '+script): return got
+        time.sleep(.02)
+    raise AssertionError(f'not within {seconds} s: {script}')
+
+def errors(driver): return [o['message'] for o in driver.get_log('browser') if o['level'] in ('SEVERE', 'ERROR')]
+
+def scheme(colors): # smooth scrolling would move what is about to be clicked
+    return [{'name': 'prefers-color-scheme', 'value': colors}, {'name': 'prefers-reduced-motion', 'value': 'reduce'}]
+
+@pytest.fixture
+def page(driver, made):
+    "The report, opened anew; in the end no console error, and nothing asked for but the file itself"
+    requested(driver), errors(driver)
+    driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': scheme('light')})
+    driver.get('about:blank')
+    driver.get(made.path.as_uri())
+    until(driver, 'document.documentElement.dataset.ready')
+    yield driver
+    assert errors(driver) == []
+    assert {o.split('#')[0] for o in requested(driver)} - {'about:blank'} == {made.path.as_uri()}
+
+def choose(page, **values):
+    "Set controls, as a user would, and wait for the list"
+    before = page.execute_script("return document.getElementById('list').dataset.done")
+    page.execute_script("for (const [id, v] of Object.entries(arguments[0])) { const e = document.getElementById(id); e.value = v; e.dispatchEvent(new Event(id === 'query' ? 'input' : 'change')); }", values)
+    until(page, f"document.getElementById('list').dataset.done !== '{before}'")
+    return listed(page)
+
+def listed(page):
+    "The numbers of all rows in the list, read by scrolling through it; only short lists"
+    n = int(re.match(r'[\d,]+', css(page, '#status')[0].text)[0].replace(',', ''))
+    got = [int(o.text.split('\n')[0].split()[0].replace(',', '')) for o in css(page, '#list .item')] if n <= 12 else None
+    return n, got
+
+def rule_value(page, rule): return next(o.get_attribute('value') for o in css(page, '#rule option') if o.text.startswith(rule))
+
+def test_first_paint_is_quick(page):
+    paint = page.execute_script("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert 0 < paint < 2000, f'first paint after {paint:.0f} ms'
+    assert css(page, '#status')[0].text == '10,000 rows' and page.title == 'Ten thousand <rows>'
+
+def test_only_some_rows_are_in_the_page(page):
+    assert len(css(page, '#list .item')) < 60
+    page.execute_script("const b = document.getElementById('list'); b.scrollTop = b.scrollHeight")
+    until(page, "document.getElementById('row-9999')")
+    assert len(css(page, '#list .item')) < 60
+
+def test_searching(page, made):
+    assert choose(page, query='zebra') == (3, [41, 4000, 9999]) == (3, made.holding('zebra'))
+    assert choose(page, query='OKAPI')[1] == made.holding('okapi') == [41, 77, 4000, 9999]
+    assert choose(page, **{'in': 'trained'})[1] == made.holding('okapi', True) == [41, 4000, 9999]
+    assert choose(page, **{'in': 'masked'})[1] == made.holding('okapi', False) == [77]
+    assert choose(page, query='東京')[1] == [6]
+    assert choose(page, query='no such words') == (0, [])
+    page.find_element('id', 'reset').click()
+    until(page, "document.getElementById('status').textContent === '10,000 rows'")
+    assert choose(page, query='fox')[0] == len(made.holding('fox')) > 5000
+
+def test_a_match_is_marked(page, made):
+    choose(page, query='zebra')
+    page.find_element('id', 'row-4000').click()
+    assert ''.join(o.text for o in css(page, '#shown .sg-hit')) == '·Zebra'
+    assert [o.text for o in css(page, '#list mark')] == ['Zebra']*3
+    choose(page, query='fox')
+    css(page, '#list .item')[3].click()
+    opened = int(css(page, '#row')[0].get_attribute('data-row'))
+    n = sum(s.text.count('fox') for s in made.rows[opened])
+    assert n > 1 and ''.join(o.get_attribute('textContent').replace('\n', '') for o in css(page, '#shown .sg-hit')) in ('·fox'*n, '▁fox'+'·fox'*(n-1))
+
+def test_filtering(page, made):
+    assert choose(page, rule=rule_value(page, 'text-law')) == (1, [5])
+    assert choose(page, rule=rule_value(page, 'trailing-space'))[0] == len(range(0, 10_000, 7))
+    assert choose(page, rule='none')[0] == 10_000-len({f.row for f in made.findings})
+    assert choose(page, rule='', share='nothing')[1] == [77, 78]
+    assert choose(page, share='', source='0')[0] == len(range(0, 10_000, 3))
+    assert choose(page, source='', length='over')[0] == int((made.batch.lengths > 256).sum()) > 0
+    assert choose(page, length='', sort='longest')[0] == 10_000
+    assert css(page, '#list .item b')[0].text == f'{made.batch.lengths.argmax():,}'
+
+def boxes(page): return page.execute_script("return [...document.querySelectorAll('#shown .sg-tok')].map(e => [e.textContent.replaceAll('\\n', ''), e.classList.contains('sg-t'), e.title])")
+
+def test_a_row_is_shown_as_the_view_shows_it(page, made):
+    choose(page, rule=rule_value(page, 'text-law'))
+    page.find_element('id', 'row-5').click()
+    tokens = view_tokens(made.tok, made.batch.row(5))
+    assert [(t, on) for t, on, _ in boxes(page)] == [(t.text, t.trained) for t in tokens]
+    assert all(f'id {t.id} ' in title and f'segment {t.segment} ' in title and 'qa.jsonl:6' in title for t, (_, _, title) in zip(tokens, boxes(page)))
+    assert [o.text for o in css(page, '#shown .sg-edge')] == ['0', '1', '2', '3']
+    assert 'text-law' in css(page, '#shown .found')[0].text and 'Set boundary: split.' in css(page, '#shown .found')[0].text
+    page.find_element('id', 'table').click()
+    assert [o.text for o in css(page, '#shown th')] == ['token', 'label', 'id', 'segment']
+    assert [o.text for o in css(page, '#shown td:nth-child(3)')] == [str(t.id) for t in tokens]
+
+def test_markup_in_the_data_stays_text(page, made):
+    choose(page, query='<script>')
+    page.find_element('id', 'row-6').click()
+    assert ''.join(t for t, _, _ in boxes(page)) == ''.join(t.text for t in view_tokens(made.tok, made.batch.row(6)))
+    assert not css(page, '#shown script, #list script, .found b')
+
+def test_findings_lead_to_rows(page):
+    rule = next(o for o in css(page, 'details.rule') if 'trailing-space' in o.text)
+    assert '1,429 rows' in rule.text
+    page.execute_script('arguments[0].open = true', rule)
+    link = rule.find_elements('css selector', 'a')[1]
+    assert link.text == 'row 7 · qa.jsonl:8'
+    page.execute_script('arguments[0].click()', link)
+    until(page, "document.getElementById('row').dataset.row === '7'")
+    page.execute_script('arguments[0].click()', rule.find_element('css selector', 'button'))
+    until(page, "document.getElementById('status').textContent === '1,429 of 10,000 rows'")
+
+def test_an_address_can_name_a_row(driver, made):
+    driver.get('about:blank')
+    driver.get(made.path.as_uri()+'#row=4000')
+    until(driver, "document.getElementById('row').dataset.row === '4000' && document.getElementById('row-4000')")
+    assert errors(driver) == []
+
+def test_by_keyboard_alone(page):
+    from selenium.webdriver import ActionChains, Keys
+    def press(*keys): ActionChains(page).send_keys(*keys).perform()
+    def opened(i): until(page, f"document.getElementById('row').dataset.row === '{i}'")
+    press('/', 'zebra')
+    until(page, "document.getElementById('status').textContent === '3 of 10,000 rows'")
+    press(Keys.ENTER)
+    opened(41)
+    press(Keys.ARROW_DOWN)
+    opened(4000)
+    press(Keys.END)
+    opened(9999)
+    press('k')
+    opened(4000)
+    assert page.switch_to.active_element.get_attribute('id') == 'list' and css(page, '#list')[0].get_attribute('aria-activedescendant') == 'row-4000'
+    press(Keys.ESCAPE)
+    until(page, "document.getElementById('status').textContent === '10,000 rows'")
+    assert css(page, '#list [aria-selected=true] b')[0].text == '4,000'
+    page.execute_script("document.querySelector('#shown .sg-flow').focus()")
+    press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert css(page, '#about')[0].text.startswith('token 1 · ')
+
+
+# ---- colours mean what the legend says
+
+LOOK = """const s = getComputedStyle(arguments[0]);
+          return {ground: s.backgroundColor, line: s.borderBottomColor, style: s.borderBottomStyle, weight: s.fontWeight}"""
+
+def look(page, element): return page.execute_script(LOOK, element)
+
+def rgba(color):
+    "Red, green, blue and opacity from 0 to 1"
+    n = [float(o) for o in re.findall(r'[\d.]+', color)]
+    scale = 1 if color.startswith('color(') else 255
+    return [o/scale for o in n[:3]], n[3] if len(n) > 3 else 1
+
+def luminance(rgb): return sum(w*(c/12.92 if c <= .04045 else ((c+.055)/1.055)**2.4) for w, c in zip((.2126, .7152, .0722), rgb))
+
+def contrast(a, b):
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high+.05)/(low+.05)
+
+@pytest.mark.parametrize('how', ['system', 'button'])
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_colours_are_those_of_the_legend(page, made, theme, how):
+    if how == 'system': page.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': scheme(theme)})
+    else:
+        other = {'light': 'dark', 'dark': 'light'}[theme]
+        page.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': scheme(other)})
+        for _ in range(['light', 'dark'].index(theme)+1): page.find_element('id', 'theme').click()
+    choose(page, rule=rule_value(page, 'text-law'))
+    page.find_element('id', 'row-5').click()
+    legend = {k: look(page, css(page, f'.legend [data-kind={k}] .sg-tok')[0]) for k in ('trained', 'masked')}
+    tokens = css(page, '#shown .sg-tok')
+    labels = made.batch.row(5).labels
+    assert len(tokens) == len(labels) == 14
+    for e, label in zip(tokens, labels): assert look(page, e) == legend['masked' if label == -100 else 'trained']
+    assert all(legend['trained'][k] != legend['masked'][k] for k in ('ground', 'line', 'style', 'weight')), 'they differ by more than hue'
+    panel, ink = (rgba(page.execute_script(f"return getComputedStyle(document.getElementById('row')).{k}"))[0] for k in ('backgroundColor', 'color'))
+    assert (luminance(panel) > .5) == (theme == 'light')
+    for o in legend.values():
+        color, opacity = rgba(o['ground'])
+        assert contrast([opacity*c+(1-opacity)*p for c, p in zip(color, panel)], ink) > 7
+    assert contrast(rgba(legend['trained']['line'])[0], panel) > 3
+
+def test_every_tokenizer_is_drawn_alike(driver, tmp_path):
+    "The page's script and the view agree on every token of awkward rows."
+    rng = random.Random(11)
+    for name in tokenizer_names:
+        tok = make_tokenizer(name)
+        rows = [[Segment(''.join(rng.choice(parts) for _ in range(rng.randint(0, 6))), rng.random() < .5) for _ in range(rng.randint(0, 4))] for _ in range(60)]
+        encoded = [Encoder(tok, boundaries[i % 3]).encode_row(r) for i, r in enumerate(rows)]
+        driver.get('about:blank')
+        driver.get(write_report(tmp_path/f'{name}.html', encoded, tok).as_uri())
+        until(driver, 'document.documentElement.dataset.ready')
+        drawn = driver.execute_script("return [...Array(60).keys()].map(i => { const s = new Set(), a = at[i]; let t = 0; for (const d of list(a.ints, a.added)) s.add(t += d); return characters(i).map((c, k) => shown(c, s.has(k)).map(o => o[0]).join('')); })")
+        assert drawn == [[t.text for t in view_tokens(tok, r)] for r in encoded], name
+        assert errors(driver) == []
+
+def test_a_report_without_rows_opens(driver, tmp_path):
+    driver.get(write_report(tmp_path/'empty.html', [], make_tokenizer('gpt2'), []).as_uri())
+    until(driver, 'document.documentElement.dataset.ready')
+    assert css(driver, '#status')[0].text == '0 rows' and 'Nothing was found' in css(driver, '#findings')[0].text
+    assert errors(driver) == []
+
+def test_the_page_forbids_itself_the_network(made):
+    "A page that asked for something would be stopped by its own policy; and the check for requests can see one."
+    text = made.path.read_text(encoding='utf-8')
+    assert "default-src 'none'" in text.split('</head>')[0]
+    assert not re.search(r'<(script|link|img|iframe)[^>]+(src|href)="(?!data:)', text)
+
+def test_its_size(made):
+    "A kilobyte or so for a thousand tokens, whatever the tables add."
+    assert made.path.stat().st_size < 1.6*len(made.batch.ids)
+
+def test_json_cannot_end_its_script(tmp_path):
+    tok = make_tokenizer('gpt2')
+    row = Encoder(tok).encode_row([Segment('</script><script>alert(1)</script>', True)])
+    text = write_report(tmp_path/'x.html', [row], tok, [Found('r', 'error', 0, 0, '</script>', '')], title='</title>').read_text(encoding='utf-8')
+    meta = re.search(r'id="meta">(.*?)</script>', text, re.S)[1]
+    assert json.loads(meta)['found'][0][3] == '</script>' and text.split('</head>')[0].count('</title>') == 1
