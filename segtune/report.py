@@ -131,7 +131,7 @@ def group_findings(
     segment = lambda f: -1 if getattr(f, 'segment', None) is None else int(f.segment)
     return order, [[int(f.row), at[f.rule], segment(f), f.message.replace('␠', '␣'), f.mend] for f in found]
 
-# %% ../nbs/03d_report.ipynb #5a967957
+# %% ../nbs/03d_report.ipynb #12034be2
 def _examples_html(rule, k, found, place, n=5): # the first findings of a rule
     own = [f for f in found if f[1]==k]
     link = lambda i: f'<a href="#row={i}">row {i:,}{escape(" · "+place(i)) if place(i) else ""}</a>'
@@ -141,16 +141,21 @@ def _examples_html(rule, k, found, place, n=5): # the first findings of a rule
     fewer = f' <span class="soft">of {rule["rows"]:,}; the others are not listed in this report</span>' if listed<rule['rows'] else ''
     return f'{mends}<ul>{items}</ul><button data-rule="{k}">Show {"this row" if listed==1 else f"these {listed:,} rows"}</button>{fewer}' if own else mends
 
-def findings_html(rules, found, place=lambda i: '')->str:
+def findings_html(
+    rules:list[dict], # From `group_findings`
+    found:list[list], # Likewise
+    place=lambda i: '', # Says where a row came from
+)->str:
     "The findings as HTML that unfolds by rule."
     if not rules: return '<p class="soft">Nothing was found.</p>'
     out = []
     for k,r in enumerate(rules):
-        head = f'<span class="sev sev-{escape(r["severity"])}">{escape(r["severity"])}</span><code>{escape(r["id"])}</code><span class="why">{escape(r["why"])}</span>'
-        out.append(f'<details class="rule"><summary>{head}<span class="count">{r["rows"]:,} row{"s"*(r["rows"]!=1)}</span></summary><div class="body">{_examples_html(r, k, found, place)}</div></details>')
+        severity,id,why = (escape(r[o]) for o in ('severity','id','why'))
+        head = f'<span class="sev sev-{severity}">{severity}</span><code>{id}</code><span class="why">{why}</span><span class="count">{r["rows"]:,} row{"s"*(r["rows"]!=1)}</span>'
+        out.append(f'<details class="rule"><summary>{head}</summary><div class="body">{_examples_html(r, k, found, place)}</div></details>')
     return ''.join(out)
 
-# %% ../nbs/03d_report.ipynb #be4b5e42
+# %% ../nbs/03d_report.ipynb #2e7b053c
 def histogram_svg(
     h, # A DataFrame with start, end and rows
     name:str, # What is counted along the axis
@@ -164,12 +169,16 @@ def histogram_svg(
     x,y = lambda v: left+(width-left-8)*v/reach, lambda n: top+(height-top-foot)*(1-n/most)
     out = [f'<line x1="{left}" x2="{width}" y1="{y(n):.1f}" y2="{y(n):.1f}"/><text x="{left-6}" y="{y(n)+4:.1f}" text-anchor="end">{n:,}</text>' for n in sorted({0, most//2, most})]
     for a,b,n in zip(h.start, h.end, h.rows):
-        if n: out.append(f'<rect x="{x(a):.1f}" y="{y(n):.1f}" width="{max(x(b)-x(a)-1, .8):.1f}" height="{y(0)-y(n):.1f}"{" class=over" if limit and a>=limit else ""}><title>{show(a)} to {show(b)} {name}: {n:,} rows</title></rect>')
-    out += [f'<text x="{x(v):.1f}" y="{height-foot+16}" text-anchor="{"start" if v==0 else "end" if v==reach else "middle"}">{show(v)}</text>' for v in (0, reach/4, reach/2, 3*reach/4, reach)]
-    if limit: out.append(f'<line class="limit" x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="{top-4}" y2="{y(0)}"/><text class="limit" x="{x(limit):.1f}" y="{top-8}" text-anchor="{"end" if limit>reach*.6 else "start"}">sequence_len {limit:,}</text>')
+        box = f'x="{x(a):.1f}" y="{y(n):.1f}" width="{max(x(b)-x(a)-1, .8):.1f}" height="{y(0)-y(n):.1f}"{" class=over" if limit and a>=limit else ""}'
+        if n: out.append(f'<rect {box}><title>{show(a)} to {show(b)} {name}: {n:,} rows</title></rect>')
+    for v in (0, reach/4, reach/2, 3*reach/4, reach):
+        out.append(f'<text x="{x(v):.1f}" y="{height-foot+16}" text-anchor="{"start" if v==0 else "end" if v==reach else "middle"}">{show(v)}</text>')
+    if limit:
+        out.append(f'<line class="limit" x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="{top-4}" y2="{y(0)}"/>')
+        out.append(f'<text class="limit" x="{x(limit):.1f}" y="{top-8}" text-anchor="{"end" if limit>reach*.6 else "start"}">sequence_len {limit:,}</text>')
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="rows by {name}">{"".join(out)}</svg>'
 
-# %% ../nbs/03d_report.ipynb #41781e22
+# %% ../nbs/03d_report.ipynb #e8aadd28
 def _cards(df, sequence_len, changed, rules):
     t = totals(df, sequence_len)
     out = [('rows', f'{t["rows"]:,}', ''), ('tokens', f'{t["tokens"]:,}', ''), ('of them trained', f'{t["share"]:.1%}', 'bad' if t['rows'] and not t['trained'] else ''),
@@ -180,22 +189,35 @@ def _cards(df, sequence_len, changed, rules):
     if rules is not None: out.append(('rules found something', f'{len(rules):,}', 'bad' if any(r['severity']=='error' for r in rules) else 'warn'*bool(rules)))
     return '<div class="cards">' + ''.join(f'<div class="card {c}"><b>{v}</b><span>{escape(name)}</span></div>' for name,v,c in out) + '</div>'
 
+def _table(names, lines): # cells are HTML already
+    row = lambda tag,cells: '<tr>' + ''.join(f'<{tag}>{c}</{tag}>' for c in cells) + '</tr>'
+    return f'<div class="scroll"><table class="data"><thead>{row("th", names)}</thead><tbody>{"".join(row("td", o) for o in lines)}</tbody></table></div>'
+
+# %% ../nbs/03d_report.ipynb #ea13556d
 def _sources_html(df):
     meter = lambda v: f'{v:.1%}<span class="meter"><i style="width:{100*v:.1f}%"></i></span>'
-    lines = ''.join(f'<tr><td>{escape(str(name))}</td><td>{s.rows:,.0f}</td><td>{s.tokens:,.0f}</td><td>{meter(s.share)}</td><td>{meter(s.weight)}</td><td>{s["median"]:,.0f}</td><td>{s.longest:,.0f}</td></tr>' for name,s in by_source(df).iterrows())
-    return f'<div class="scroll"><table class="data"><thead><tr><th>source</th><th>rows</th><th>tokens</th><th>trained</th><th>weight in the loss</th><th>median</th><th>longest</th></tr></thead><tbody>{lines}</tbody></table></div>'
+    count = lambda v: f'{v:,.0f}'
+    cells = [[escape(str(name)), count(s.rows), count(s.tokens), meter(s.share), meter(s.weight), count(s['median']), count(s.longest)] for name,s in by_source(df).iterrows()]
+    return _table(['source','rows','tokens','trained','weight in the loss','median','longest'], cells)
 
-def overview_html(df, sequence_len=None, changed=None, listed=(), rules=None)->str:
+def overview_html(
+    df, # From `row_stats`
+    sequence_len:int|None=None, # Drawn in the histogram, in tokens
+    changed:dict|None=None, # What happened to rows -> how many
+    listed=(), # `(what, place, tokens)` of some of them
+    rules:list|None=None, # From `group_findings`; None: lint was not run
+)->str:
     "Statistics as HTML."
     panel = lambda name,body: f'<div class="panel"><h3>{name}</h3>{body}</div>'
-    out = panel('Tokens in a row', histogram_svg(length_histogram(df), 'tokens', sequence_len)) + panel('Trained share of a row', histogram_svg(share_histogram(df), 'trained', show=lambda v: f'{v:.0%}'))
-    out = f'<div class="panels">{out}</div><div class="panels">{panel("Sources", _sources_html(df))}</div>'
+    lengths,shares = histogram_svg(length_histogram(df), 'tokens', sequence_len),histogram_svg(share_histogram(df), 'trained', show=lambda v: f'{v:.0%}')
+    charts = panel('Tokens in a row', lengths) + panel('Trained share of a row', shares)
+    out = f'<div class="panels">{charts}</div><div class="panels">{panel("Sources", _sources_html(df))}</div>'
     if listed:
-        lines = ''.join(f'<tr><td>{escape(place)}</td><td style="text-align:left">{escape(what)}</td><td>{n:,}</td></tr>' for what,place,n in listed)
-        out += f'<details class="rule" style="margin-top:12px"><summary><span>Rows that were dropped or cut: the first {len(listed):,}</span></summary><div class="body scroll"><table class="data"><thead><tr><th>row</th><th style="text-align:left">what</th><th>tokens</th></tr></thead><tbody>{lines}</tbody></table></div></details>'
+        lines = _table(['row','what','tokens'], [[escape(place), escape(what), f'{n:,}'] for what,place,n in listed])
+        out += f'<details class="rule gone"><summary><span>Rows that were dropped or cut: the first {len(listed):,}</span></summary><div class="body">{lines}</div></details>'
     return _cards(df, sequence_len, changed, rules) + out
 
-# %% ../nbs/03d_report.ipynb #4ec0f264
+# %% ../nbs/03d_report.ipynb #61f8dd13
 def _script_json(o): return json.dumps(o, ensure_ascii=False, separators=(',',':')).replace('<', '\\u003c')
 
 def _asset(name): return (files('segtune')/'data'/'report'/name).read_text(encoding='utf-8')
@@ -204,6 +226,7 @@ def _legend_all(): # every sign, with its kind
     kinds = ['trained','masked','special','added','space','newline','piece','crossed']
     return ''.join(f'<span data-kind="{k}">{html}</span>' for k,(html,_) in zip(kinds, _legend)) + '<span data-kind="edge"><span class="sg-edge">2</span> segment 2 begins</span>'
 
+# %% ../nbs/03d_report.ipynb #a82fa717
 def write_report(
     path:str|PathLike, # File to write, such as `report.html`
     rows, # An `EncodedBatch` with spans, or rows of any kind that `as_row` takes

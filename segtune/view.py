@@ -240,7 +240,7 @@ def counts(
     n,k = len(tokens),sum(t.trained for t in tokens)
     return f'{n:,} token{"s"*(n!=1)}, {k:,} trained ({round(100*k/max(n,1))}%)'
 
-# %% ../nbs/03_view.ipynb #a900098c
+# %% ../nbs/03_view.ipynb #202e4fcd
 class RowView:
     "A row to look at: HTML in a notebook, plain text elsewhere."
     def __init__(self,
@@ -267,6 +267,7 @@ class RowView:
         return (f'<div class="seg-view"><style>{view_css()}</style><div class="sg-head">{head}</div><div class="sg-flow">{flow}</div>{_legend_html(self.tokens, segments)}'
                 f'<details{opened}><summary>token by token</summary><div class="sg-scroll">{_table_html(parts)}</div></details></div>')
 
+# %% ../nbs/03_view.ipynb #3844509e
 def show(
     tok, # A `FastTokenizer`
     row, # An `EncodedRow`; spans and segments may be missing
@@ -276,7 +277,7 @@ def show(
     "Show a row with its tokens coloured, and as a table."
     return RowView(tok, row, place, limit)
 
-# %% ../nbs/03_view.ipynb #d9b90423
+# %% ../nbs/03_view.ipynb #de33ccde
 def as_row(
     o, # An `EncodedRow`, a pair `(ids, labels)`, or a dict with `input_ids` and `labels`
 )->EncodedRow:
@@ -285,6 +286,7 @@ def as_row(
     ids,labels = (o['input_ids'], o['labels']) if isinstance(o, dict) else o
     return EncodedRow(ids, labels, None, [])
 
+# %% ../nbs/03_view.ipynb #56a03807
 class RowsView:
     "Rows to look at one by one: `view(tok, rows)[17]`."
     def __init__(self,

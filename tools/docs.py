@@ -67,7 +67,8 @@ class document(Processor):
     def begin(self):
         if not self.nb.module_: return
         self.shell = CaptureShell()
-        self.shell.run_cell(f"from nbdev.showdoc import show_doc\nimport {self.nb.module_} as module\nglobals().update({{k: o for k, o in vars(module).items() if k[:2] != '__'}})")
+        names = "globals().update({k: o for k, o in vars(module).items() if k[:2] != '__'})"
+        self.shell.run_cell(f"from nbdev.showdoc import show_doc\nimport {self.nb.module_} as module\n{names}")
 
     def cell(self, cell):
         if cell.cell_type != "code" or not re.search(r"^show_doc\(", cell.source, re.MULTILINE): return
