@@ -166,6 +166,9 @@ def check_quiet(browser, url):
     errors = [o["message"] for o in browser.get_log("browser") if o["level"] in ("SEVERE", "ERROR")]
     assert not errors, f"{url}: {errors}"
 
+# smooth scrolling would let the click land before the element has come to rest
+CENTRE = "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})"
+
 def css(browser, selector): return browser.find_elements("css selector", selector)
 
 def token_tables(browser):
@@ -188,6 +191,7 @@ def test_a_reader_follows_a_link_from_home(browser, home):
     links = [o for o in css(browser, "main a[href]") if pages.match(o.get_attribute("href"))]
     assert links, "the home page links to no page of the site"
     target = links[0].get_attribute("href").split("#")[0]
+    browser.execute_script(CENTRE, links[0])
     links[0].click()
     assert browser.current_url.split("#")[0] == target
     check_quiet(browser, target)
@@ -205,7 +209,7 @@ def test_an_api_page_documents_and_shows_source(browser, home):
     fold = css(browser, "main details.code-fold")[0]
     source = fold.find_element("css selector", "pre")
     assert not source.is_displayed()
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", fold)
+    browser.execute_script(CENTRE, fold)
     fold.find_element("css selector", "summary").click()
     assert source.is_displayed() and re.search(r"def |class ", source.text)
 
