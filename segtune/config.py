@@ -104,7 +104,7 @@ class TrainKeys(_Keys):
     group_by_length:bool|None=None # Rows of like length together
     neftune_noise_alpha:float|None=None # Noise on embeddings
 
-# %% ../nbs/10_config.ipynb #6acd427d
+# %% ../nbs/10_config.ipynb #384099e6
 class RunKeys(_Keys):
     "What happens around the training."
     seed:int=42 # Of everything random
@@ -121,7 +121,8 @@ class RunKeys(_Keys):
     resume_from_checkpoint:str|None=None # A checkpoint directory
     auto_resume_from_checkpoints:bool=False # Go on from the newest complete checkpoint
     report_to:str|list[str]|None=None # Also log there, as in transformers; nowhere if not given
-    on_lint:Literal['warn','error']='warn' # Does a broken law stop the run?
+    on_lint:Literal['warn','error']='warn' # Does an error that lint finds stop the run?
+    lint_silence:list[str]=Field(default_factory=list) # Ids of lint rules to leave out
     debug:bool=False # Print rows in preprocess
 
 class Config(DataKeys, AdapterKeys, TrainKeys, RunKeys):

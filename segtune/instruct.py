@@ -122,7 +122,7 @@ styled_formats = dict([
     ('alpaca_w_system.load_open_orca_chatml', (('question','','response'), dict(system_field='system_prompt', default='chatml'))),
 ])
 
-# %% ../nbs/00b_instruct.ipynb #cefcbcef
+# %% ../nbs/00b_instruct.ipynb #c113ae91
 _holds = dict(instruction='what is asked', input='more to go on', output='the answer', response='the answer', question='what is asked', category='what it is about', answer='the answer',
               system='the system text; may be empty', system_prompt='the system text; may be empty', INSTRUCTION='what is asked', RESPONSE='the answer', message_1='what one says',
               message_2='what the other answers', article='a text', summary='its summary', context='a text', revision='the better answer', prompt='everything before the answer',
@@ -139,10 +139,25 @@ def described(
     plain = [n.rstrip('?') for n in names if n]
     return dict(fields={n.rstrip('?'): _holds[n.rstrip('?')]+(' (may be missing)' if n.endswith('?') else '') for n in names if n}, example={n: _example[n] for n in plain})
 
+_about = {
+    'alpaca':"An instruction, perhaps with an input, and the answer, after Alpaca's system text.", 'gpteacher':'As alpaca, with the answer in `response`.',
+    'oasst':'As alpaca, with `INSTRUCTION` and `RESPONSE`.', 'jeopardy':'A quiz question of a category; the trained text begins with "what is".',
+    'alpaca_chat':'As alpaca, laid out as USER and ASSISTANT.', 'alpaca_chat.load_concise':'As alpaca_chat, asked to be concise.',
+    'alpaca_chat.load_qa':'As alpaca_chat.load_concise, with `question` and `answer`.', 'alpaca_chat.load_camel_ai':'As alpaca_chat.load_concise, with `message_1` and `message_2`.',
+    'alpaca_chat.load_no_prompt':'As alpaca_chat, without a system text.', 'alpaca_instruct':'As alpaca, without other styles.',
+    'alpaca_instruct.load_no_prompt':'As alpaca_instruct, without a system text.', 'alpaca_w_system':"As alpaca_chat, with the row's own system text.",
+    'alpaca_w_system.load_chat':'The same as alpaca_w_system.', 'alpaca_w_system.load_instruct':"As alpaca_instruct, with the row's own system text.",
+    'alpaca_w_system.load_open_orca':'OpenOrca: a system text, a question and its response, laid out as Human and Assistant.', 'alpaca_w_system.load_open_orca_chatml':'OpenOrca in ChatML.',
+    'summarizetldr':'An article and its summary.', 'context_qa':'A text, a question on it, and the answer.', 'context_qa.load_404':'A text, a question that it does not answer, and words that say so.',
+    'context_qa.load_v2':'A text, a question and the answer, each after its name.', 'creative_acr.load_answer':'A question and a creative answer to it.',
+    'creative_acr.load_critique':'A question and an answer; the trained text is a critique with scores.', 'creative_acr.load_revise':'A question, an answer and its critique; the trained text is a better answer.',
+    'metharme':'A prompt and what follows it, with nothing between.', 'explainchoice':'A question with choices, and the answer with its reasons.', 'concisechoice':'A question with choices, and the answer in short.',
+}
+
 _seen = 'axolotl prompters.py, prompt_tokenizers.py and prompt_strategies/, e07dcb288 (2024-04-16) and 067b021c8 (2026-07-24)'
 _base = ('alpaca','gpteacher','oasst','jeopardy')
 for _name,(_fields,_rest) in styled_formats.items():
-    register(_name, about=f'One instruction and its answer, as axolotl\'s `{_name}` writes them.', boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit,
+    register(_name, about=_about[_name], boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit,
              styles=tuple(styles) if _name in _base else (), options=('conversation',) if _name.startswith('alpaca_chat') else (),
              **described([*_fields[:3], *filter(None, [_rest.get('system_field')])]))(partial(styled, fields=_fields, **_rest))
 
@@ -187,7 +202,7 @@ _revise = ('USER: Definitions:\n' + _criteria.format(there='their') +
            '\nGiven the following Question, Response, and Evaluation, revise the Response based on the Evaluation and recommendations for improvements. Reply only with the revised response.\n\n'
            'Question: {instruction}\nAnswer: {answer}\nEvaluation:\n{evaluation}\n\nASSISTANT:')
 
-# %% ../nbs/00b_instruct.ipynb #504aca0e
+# %% ../nbs/00b_instruct.ipynb #df11c6b4
 _cannot = "The context provided does not contain any information about your inquiry. Therefore, I'm unable to answer your question based on the given context."
 _context = 'SYSTEM: Use the following contextual information to concisely answer the question.\n\nUSER: {article}\n===\n{%s}\nASSISTANT:'
 _creative = 'Answer the following question in a comprehensive, in-depth, and creative way. Additionally your response should be relevant, accurate, and free of any ambiguity.\n'
@@ -205,10 +220,10 @@ templated_formats = {
 
 for _name,(_prompt,_answer,_rest) in templated_formats.items():
     _fields = dict.fromkeys(n for b in _blanks(_prompt)+_blanks(_answer) for n in (('scores','critiques') if b=='evaluation' else (b,)))
-    register(_name, about=f'A prompt and an answer, as axolotl\'s `{_name}` writes them.', boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit,
+    register(_name, about=_about[_name], boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit,
              styles=tuple(styles) if _name=='summarizetldr' else (), **described(list(_fields)))(partial(templated, prompt=_prompt, answer=_answer, **_rest))
 
-# %% ../nbs/00b_instruct.ipynb #de792099
+# %% ../nbs/00b_instruct.ipynb #20f96a3b
 _choose = 'Choose the answer that best answers the question. '
 _concise_layout = ('{system}', *styles['chat'][1:])
 
@@ -225,7 +240,7 @@ def _choice(setting, style=None, system='', layout=None):
     return write
 
 for _name,_rest in dict(explainchoice=dict(system=_choose+'Explain your reasoning.\n'), concisechoice=dict(system=_choose+'Be concise in your response.\n\n', layout=_concise_layout)).items():
-    register(_name, about=f'A question with choices, as axolotl\'s `{_name}` writes it.', boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit, styles=tuple(styles),
+    register(_name, about=_about[_name], boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit, styles=tuple(styles),
              fields=dict(question='what is asked', choices='list of answers to choose from', solution='the right answer (may be missing)', explanation='trained where there is no solution'),
              example=dict(question='What is the capital of France?', choices=['Lyon','Paris'], solution='Paris', explanation='Paris has been the capital for centuries.'))(partial(_choice, **_rest))
 

@@ -6,7 +6,7 @@
 __all__ = ['rules', 'IdTables', 'Context', 'Facts', 'marked', 'Rule', 'rule', 'apply_rule', 'Edge', 'normalizer_kinds',
            'cut_effect']
 
-# %% ../nbs/04_lint.ipynb #2198a15a
+# %% ../nbs/04_lint.ipynb #ec956be5
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ import numpy as np
 from fastcore.basics import patch
 from .encode import EncodedBatch, Encoder
 from .laws import Finding, label_law, prompt_law, text_law
-from .segments import Segment
-from .view import special_ids, visible
+from .segments import Segment, visible
+from .view import special_ids
 
 # %% ../nbs/04_lint.ipynb #8d3cc135
 class IdTables:
@@ -84,13 +84,13 @@ class Facts:
     def n_trained(self)->np.ndarray: return self.trained_from(0) # one per row
     def rows_with(self, tokens)->np.ndarray: return np.unique(self.row_of[tokens]) # rows that hold any of these tokens (a bool per token)
 
-# %% ../nbs/04_lint.ipynb #b9d8f081
+# %% ../nbs/04_lint.ipynb #89b31430
 def marked(
     text:str, # A row's text
     start:int, # Where the spot begins, in characters
     end:int, # Where it ends, excluded
     around:int=16, # Characters shown on either side
-)->str: # `…France?⏎A:⟦␠⟧Paris.`
+)->str: # `…France?⏎A:⟦·⟧Paris.`
     "A spot in its text."
     a,b = max(0, start-around),min(len(text), end+around)
     return '…'*(a>0)+visible(text[a:start])+f'⟦{visible(text[start:end])}⟧'+visible(text[end:b])+'…'*(b<len(text))

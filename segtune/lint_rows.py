@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['control_tokens', 'unknown_token', 'normalized']
 
-# %% ../nbs/04b_lint_rows.ipynb #0eeaab10
+# %% ../nbs/04b_lint_rows.ipynb #ed2d2138
 import re, unicodedata
 import numpy as np
 from fastcore.basics import patch
 from .lint import Facts, normalizer_kinds, rule
-from .view import visible
+from .segments import visible
 
 # %% ../nbs/04b_lint_rows.ipynb #492fd581
 @rule('no-bos', 'warning', 'The base model has always seen BOS first, and works worse without it.', 'Write it at the start of the first segment.')

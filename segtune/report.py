@@ -6,7 +6,7 @@
 __all__ = ['varints', 'piece_table', 'label_runs', 'TokenFacts', 'row_numbers', 'packed', 'group_findings', 'findings_html',
            'histogram_svg', 'overview_html', 'write_report']
 
-# %% ../nbs/03d_report.ipynb #ecf8b665
+# %% ../nbs/03d_report.ipynb #b8394c2f
 import base64, json, re, zlib
 from collections import Counter
 from html import escape
@@ -14,7 +14,7 @@ from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
 import numpy as np
-from .stats import by_source, length_histogram, row_stats, share_histogram, totals
+from .stats import by_source, length_histogram, round_step, row_stats, share_histogram, totals
 from .view import _label_edges, _legend, as_row, special_ids, view_css
 
 # %% ../nbs/03d_report.ipynb #e575eed8
@@ -114,7 +114,7 @@ def packed(
     special = special_ids(tok)
     return dict(rows=len(rows), ids=ids.tolist(), pieces=pieces, sources=list(sources), special=[int(i) for i in ids if int(i) in special]), chunks
 
-# %% ../nbs/03d_report.ipynb #3f0b4738
+# %% ../nbs/03d_report.ipynb #60b81a27
 _severities = ['error','warning','note']
 
 def group_findings(
@@ -129,22 +129,25 @@ def group_findings(
     order = sorted(rules.values(), key=lambda r: (_severities.index(r['severity']) if r['severity'] in _severities else 9, -r['rows']))
     at = {r['id']:k for k,r in enumerate(order)}
     segment = lambda f: -1 if getattr(f, 'segment', None) is None else int(f.segment)
-    return order, [[int(f.row), at[f.rule], segment(f), f.message.replace('␠', '␣'), f.mend] for f in found]
+    return order, [[int(f.row), at[f.rule], segment(f), f.message, f.mend] for f in found]
 
-# %% ../nbs/03d_report.ipynb #12034be2
-def _examples_html(rule, k, found, place, n=5): # the first findings of a rule
+# %% ../nbs/03d_report.ipynb #6493939b
+def _examples_html(rule, k, found, place, shown, n=5): # the first findings of a rule
     own = [f for f in found if f[1]==k]
-    link = lambda i: f'<a href="#row={i}">row {i:,}{escape(" · "+place(i)) if place(i) else ""}</a>'
+    name = lambda i: f'row {i:,}{escape(" · "+place(i)) if place(i) else ""}'
+    link = lambda i: f'<a href="#row={i}">{name(i)}</a>' if i<shown else name(i)
     items = ''.join(f'<li>{link(f[0])}{f" segment {f[2]}" if f[2]>=0 else ""}: {escape(f[3])}</li>' for f in own[:n])
     mends = ''.join(f'<p><b>Mend:</b> {escape(m)}</p>' for m in list(dict.fromkeys(f[4] for f in own if f[4]))[:3])
-    listed = len({f[0] for f in own})
-    fewer = f' <span class="soft">of {rule["rows"]:,}; the others are not listed in this report</span>' if listed<rule['rows'] else ''
-    return f'{mends}<ul>{items}</ul><button data-rule="{k}">Show {"this row" if listed==1 else f"these {listed:,} rows"}</button>{fewer}' if own else mends
+    listed = len({f[0] for f in own if f[0]<shown})
+    fewer = f' <span class="soft">of {rule["rows"]:,}; the others are not in this report</span>' if listed<rule['rows'] else ''
+    button = f'<button data-rule="{k}">Show {"this row" if listed==1 else f"these {listed:,} rows"}</button>' if listed else ''
+    return f'{mends}<ul>{items}</ul>{button}{fewer}' if own else mends
 
 def findings_html(
     rules:list[dict], # From `group_findings`
     found:list[list], # Likewise
     place=lambda i: '', # Says where a row came from
+    shown:float=float('inf'), # Rows that the page has; others are named without a link
 )->str:
     "The findings as HTML that unfolds by rule."
     if not rules: return '<p class="soft">Nothing was found.</p>'
@@ -152,10 +155,10 @@ def findings_html(
     for k,r in enumerate(rules):
         severity,id,why = (escape(r[o]) for o in ('severity','id','why'))
         head = f'<span class="sev sev-{severity}">{severity}</span><code>{id}</code><span class="why">{why}</span><span class="count">{r["rows"]:,} row{"s"*(r["rows"]!=1)}</span>'
-        out.append(f'<details class="rule"><summary>{head}</summary><div class="body">{_examples_html(r, k, found, place)}</div></details>')
+        out.append(f'<details class="rule"><summary>{head}</summary><div class="body">{_examples_html(r, k, found, place, shown)}</div></details>')
     return ''.join(out)
 
-# %% ../nbs/03d_report.ipynb #2e7b053c
+# %% ../nbs/03d_report.ipynb #9d5b4eb4
 def histogram_svg(
     h, # A DataFrame with start, end and rows
     name:str, # What is counted along the axis
@@ -171,19 +174,20 @@ def histogram_svg(
     for a,b,n in zip(h.start, h.end, h.rows):
         box = f'x="{x(a):.1f}" y="{y(n):.1f}" width="{max(x(b)-x(a)-1, .8):.1f}" height="{y(0)-y(n):.1f}"{" class=over" if limit and a>=limit else ""}'
         if n: out.append(f'<rect {box}><title>{show(a)} to {show(b)} {name}: {n:,} rows</title></rect>')
-    for v in (0, reach/4, reach/2, 3*reach/4, reach):
-        out.append(f'<text x="{x(v):.1f}" y="{height-foot+16}" text-anchor="{"start" if v==0 else "end" if v==reach else "middle"}">{show(v)}</text>')
+    step = reach/4 if reach<=1 else round_step(reach, 6)
+    for v in np.arange(0, reach+step/2, step):
+        if v<=reach: out.append(f'<text x="{x(v):.1f}" y="{height-foot+16}" text-anchor="{"start" if v==0 else "end" if v>reach*.97 else "middle"}">{show(v)}</text>')
     if limit:
         out.append(f'<line class="limit" x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="{top-4}" y2="{y(0)}"/>')
         out.append(f'<text class="limit" x="{x(limit):.1f}" y="{top-8}" text-anchor="{"end" if limit>reach*.6 else "start"}">sequence_len {limit:,}</text>')
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="rows by {name}">{"".join(out)}</svg>'
 
-# %% ../nbs/03d_report.ipynb #e8aadd28
+# %% ../nbs/03d_report.ipynb #273015f0
 def _cards(df, sequence_len, changed, rules):
     t = totals(df, sequence_len)
     out = [('rows', f'{t["rows"]:,}', ''), ('tokens', f'{t["tokens"]:,}', ''), ('of them trained', f'{t["share"]:.1%}', 'bad' if t['rows'] and not t['trained'] else ''),
            ('tokens in the median row', f'{t["median"]:,}', ''), ('tokens in the longest row', f'{t["longest"]:,}', '')]
-    if sequence_len: out.append((f'rows over {sequence_len:,} tokens', f'{t["over"]:,}', 'warn'*bool(t['over'])))
+    if sequence_len and t['over']: out.append((f'rows over {sequence_len:,} tokens', f'{t["over"]:,}', 'warn'))
     if t['untrained']: out.append(('rows with nothing trained', f'{t["untrained"]:,}', 'warn'))
     out += [(f'rows {what}', f'{n:,}', 'warn'*bool(n)) for what,n in (changed or {}).items()]
     if rules is not None: out.append(('rules found something', f'{len(rules):,}', 'bad' if any(r['severity']=='error' for r in rules) else 'warn'*bool(rules)))
@@ -226,15 +230,15 @@ def _legend_all(): # every sign, with its kind
     kinds = ['trained','masked','special','added','space','newline','piece','crossed']
     return ''.join(f'<span data-kind="{k}">{html}</span>' for k,(html,_) in zip(kinds, _legend)) + '<span data-kind="edge"><span class="sg-edge">2</span> segment 2 begins</span>'
 
-# %% ../nbs/03d_report.ipynb #a82fa717
+# %% ../nbs/03d_report.ipynb #5d39feab
 def write_report(
     path:str|PathLike, # File to write, such as `report.html`
-    rows, # An `EncodedBatch` with spans, or rows of any kind that `as_row` takes
+    rows, # An `EncodedBatch` with spans, or rows of any kind that `as_row` takes; the first ones, if there are more than a page should hold
     tok, # A `FastTokenizer`
     findings=None, # Objects with rule, severity, row, message and mend; None: lint was not run
     *,
     origins:list|None=None, # `(source, line)` of each row, as `lineage` gives them
-    stats=None, # From `row_stats`; None: computed here
+    stats=None, # From `row_stats`, of all rows; None: of these
     sequence_len:int|None=None, # Longest row, in tokens, to draw and to filter by
     changed:dict|None=None, # What happened to rows that are missing or shortened: `{'dropped: too long': 12}`
     listed=(), # `(what, place, tokens)` of some of those
@@ -248,12 +252,12 @@ def write_report(
     rules,found = group_findings(findings or (), counts, why)
     tables,chunks = packed(rows, tok, origins)
     place = lambda i: '{}:{}'.format(*origins[i]) if origins and i<len(origins) else ''
-    found = [f for f in found if 0<=f[0]<len(rows)]
     parts = dict(title=escape(title), css=view_css()+_asset('report.css'), js=_asset('report.js'), legend=_legend_all(),
         facts=escape(f'{Path(fspath(tok.source)).name} · {len(tok):,} tokens in the vocabulary'),
         overview=overview_html(df, sequence_len, changed, listed, None if findings is None else rules),
-        findings='<p class="soft">Lint was not run for this report.</p>' if findings is None else findings_html(rules, found, place),
-        meta=_script_json({**tables, 'rules':rules, 'found':found, 'limit':sequence_len or 0}),
+        findings='<p class="soft">Lint was not run for this report.</p>' if findings is None else findings_html(rules, found, place, len(rows)),
+        part=f'<p class="soft">The first {len(rows):,} of {len(df):,} rows. Statistics and findings are of all.</p>' if len(rows)<len(df) else '',
+        meta=_script_json({**tables, 'rules':rules, 'found':[f for f in found if f[0]<len(rows)], 'limit':sequence_len or 0}),
         chunks='\n'.join(f'<script type="text/plain" data-first="{i}">{text}</script>' for i,text in chunks))
     page = re.sub(r'\{(\w+)\}', lambda m: parts[m[1]], _asset('report.html'))
     Path(path).write_bytes(page.encode('utf-8', 'backslashreplace'))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SegtuneError', 'DataError', 'ConfigError', 'TokenizerError', 'MissingError', 'RunError', 'Segment', 'json_type',
-           'row2segments', 'segments2row', 'merge_segments', 'parse_line', 'read_jsonl']
+           'row2segments', 'segments2row', 'merge_segments', 'parse_line', 'read_jsonl', 'mark', 'visible']
 
-# %% ../nbs/00_segments.ipynb #d54293bc
-import json
+# %% ../nbs/00_segments.ipynb #e99efd43
+import json, unicodedata
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from os import PathLike, fspath
@@ -174,3 +174,22 @@ def read_jsonl(
             n += 1
             yield number,row
     if not n: raise DataError('the file has no rows.', source=name)
+
+# %% ../nbs/00_segments.ipynb #d89a4993
+_marks = {' ':'·', '\n':'⏎', '\t':'⇥', '\r':'␍', '\xa0':'⍽'}
+_unseen = {'Cc','Cf','Cs','Co','Zs','Zl','Zp'}
+
+def mark(
+    c:str, # One character
+)->str|None: # None if it shows itself
+    "What stands for a character that cannot be seen."
+    if c in _marks: return _marks[c]
+    if '\udc80'<=c<='\udcff': return f'\\x{ord(c)-0xdc00:02x}'
+    if unicodedata.category(c) in _unseen or c in _marks.values(): return c.encode('unicode_escape').decode()
+
+def visible(
+    text:str, # Any text
+)->str: # The same, with every character to be seen
+    "Make newlines, spaces, tabs and other unseen characters visible."
+    if text and unicodedata.category(text[0])[0]=='M': text = '◌'+text
+    return ''.join(mark(c) or c for c in text)

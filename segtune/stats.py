@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['row_stats', 'totals', 'by_source', 'round_step', 'length_histogram', 'share_histogram', 'plot_lengths', 'plot_shares',
-           'plot_sources']
+           'plot_sources', 'stats_lines']
 
-# %% ../nbs/03c_stats.ipynb #3e37503d
+# %% ../nbs/03c_stats.ipynb #be6ae6f8
+import math
 import numpy as np
 from .segments import MissingError
 from .view import as_row
@@ -132,3 +133,22 @@ def plot_sources(
     ax.invert_yaxis()
     ax.legend(frameon=False, ncols=3, loc='lower right', bbox_to_anchor=(1, 1), fontsize=8)
     return ax
+
+# %% ../nbs/03c_stats.ipynb #a736b05f
+def _bars(h, width=40): # a histogram of lengths, line by line
+    most,wide = max(int(h.rows.max()), 1),len(f'{int(h.end.max())-1:,}')
+    return [f'  {a:>{wide},} - {b-1:>{wide},}  {"█"*math.ceil(width*n/most):{width}}  {n:,}' for a,b,n in zip(h.start, h.end, h.rows)]
+
+def stats_lines(
+    df, # From `row_stats`
+    sequence_len:int|None=None, # Longest row allowed, in tokens
+)->list[str]: # Lines
+    "The statistics of a data set as text."
+    t = totals(df, sequence_len)
+    out = [f'{t["rows"]:,} rows, {t["tokens"]:,} tokens, {t["trained"]:,} of them trained ({t["share"]:.1%})',
+           f'tokens in a row: shortest {t["shortest"]:,}, median {t["median"]:,}, 95% up to {t["p95"]:,}, longest {t["longest"]:,}'+(f'; sequence_len is {sequence_len:,}' if sequence_len else '')]
+    if t['untrained']: out.append(f'rows without a trained token: {t["untrained"]:,}')
+    shares = by_source(df).reset_index()
+    for k in ('share','weight'): shares[k] = shares[k].map('{:.1%}'.format)
+    for k in ('rows','tokens','trained','median','longest'): shares[k] = shares[k].map('{:,.0f}'.format)
+    return [*out, '', 'tokens in a row', *_bars(length_histogram(df, 12)), '', *shares.to_string(index=False).splitlines()]

@@ -66,7 +66,7 @@ def test_published_example(project):
 
 def test_published_example_under_split(project):
     r = segtune(project, 'preprocess', 'config.yml', '--set', 'boundary=split')
-    assert r.returncode == 0 and 'law' not in r.stdout
+    assert r.returncode == 0 and 'error text' not in r.stdout
     from datasets import load_from_disk
 
     from segtune.tokenizer import load_tokenizer
@@ -91,8 +91,88 @@ def test_one_row_and_every_row_can_be_shown(project):
 
 def test_lint_can_stop_the_run(project):
     r = segtune(project, 'preprocess', 'config.yml', '--set', 'on_lint=error')
-    assert r.returncode == 1
-    assert segtune(project, 'preprocess', 'config.yml', '--set', 'on_lint=error', '--set', 'boundary=split').returncode == 0
+    assert r.returncode == 1 and 'error text: 500 rows' in r.stdout and 'on_lint' in r.stderr
+    clean = ['--set', 'on_lint=error', '--set', 'boundary=split']
+    r = segtune(project, 'preprocess', 'config.yml', *clean)
+    assert r.returncode == 1 and 'error leak: 450 rows' in r.stdout, 'all rows are alike, those that are held out too'
+    assert segtune(project, 'preprocess', 'config.yml', *clean, '--set', 'lint_silence=[leak]').returncode == 0
+    assert segtune(project, 'preprocess', 'config.yml', *clean, '--set', 'val_set_size=0').returncode == 0
+
+
+def test_lint(project):
+    "the published row: all three inserted spaces by name; exit codes; the same as JSON; unknown rules"
+    r = segtune(project, 'lint', 'config.yml')
+    assert r.returncode == 1 and r.stderr == ''
+    assert "the tokens have a space that is not in the text before 'hi·there!.·' (segments[1]), 'goodbye·' (segments[2]) and 'farewell</s>' (segments[3])" in r.stdout
+    split = ['--set', 'boundary=split', '--set', 'val_set_size=0']
+    assert [segtune(project, 'lint', 'config.yml', *split, *o).returncode for o in ([], ['--strict'])] == [0, 1]
+    silent = ['--set', 'lint_silence=[edge-space, prompt, duplicate]']
+    r = segtune(project, 'lint', 'config.yml', *split, *silent, '--strict')
+    assert (r.returncode, r.stdout) == (0, 'lint: nothing found\n')
+    r = segtune(project, 'lint', 'config.yml', '--json')
+    report = json.loads(r.stdout)['train']
+    assert r.returncode == 1 and report['severities'] == {'error': 2, 'warning': 3, 'note': 0}
+    assert {o['id']: o['rows'] for o in report['rules']} == {'text': 500, 'leak': 450, 'edge-space': 500, 'prompt': 500, 'duplicate': 449}
+    assert report['rules'][0]['examples'][0] | {'message': ''} == {'row': 0, 'place': 'output.jsonl:1', 'segment': 1, 'message': ''}
+    r = segtune(project, 'lint', 'config.yml', '--set', 'lint_silence=[duplicates]')
+    assert r.returncode == 2 and "lint_silence: there is no lint rule 'duplicates'. Did you mean 'duplicate'?" in r.stderr
+
+
+def test_lint_of_a_held_out_file(project):
+    "rows of test_datasets are linted too, and looked for among the training rows"
+    rows = [{'segments': [{'label': False, 'text': f'<s>Q: {i}?\nA:'}, {'label': True, 'text': f' {i}.</s>'}]} for i in range(30)]
+    (project/'train.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in rows[:20]))
+    (project/'held.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in [*rows[18:], {'segments': [{'label': True, 'text': '<s>no end'}]}]))
+    sets = ['--set', 'datasets=[{path: train.jsonl}]', '--set', 'test_datasets=[{path: held.jsonl}]', '--set', 'val_set_size=0']
+    for _ in range(2): # the second time from the cache
+        r = segtune(project, 'lint', 'config.yml', *sets, '--json')
+        o = json.loads(r.stdout)
+        assert [(k['id'], k['rows'], [e['place'] for e in k['examples']]) for k in o['train']['rules']] == [('leak', 2, ['train.jsonl:19', 'train.jsonl:20'])]
+        assert next((k['id'], k['rows'], [e['place'] for e in k['examples']]) for k in o['held_out']['rules']) == ('no-eos', 1, ['held.jsonl:13'])
+        assert r.returncode == 1
+    out = segtune(project, 'lint', 'config.yml', *sets).stdout
+    assert out.startswith('train:\nlint: 1 error\n') and '\nheld out:\nlint: ' in out
+
+
+def test_new_tokens_matter_only_to_an_earlier_adapter(project):
+    "embeddings of added tokens are trained along, unless training goes on from an adapter"
+    (project/'output.jsonl').write_text(json.dumps({'segments': [{'label': False, 'text': '<s>[ask] a'}, {'label': True, 'text': ' b</s>'}]})+'\n')
+    sets = ['--set', 'val_set_size=0', '--set', 'tokens=["[ask]"]', '--set', 'boundary=split', '--json']
+    assert json.loads(segtune(project, 'lint', 'config.yml', *sets).stdout)['train']['rules'] == []
+    r = segtune(project, 'lint', 'config.yml', *sets, '--set', 'lora_model_dir=./earlier')
+    (rule,) = json.loads(r.stdout)['train']['rules']
+    assert (r.returncode, rule['id']) == (1, 'new-tokens') and '⟦[ask]⟧' in rule['examples'][0]['message']
+
+
+def test_inspect(project):
+    r = segtune(project, 'inspect', 'config.yml', '--row', '17', '--row', '3')
+    assert r.returncode == 0 and re.findall(r'output\.jsonl:(\d+) ', r.stdout) == ['18', '4']
+    assert r.stdout.count('error text:') == 2 and '\x1b' not in r.stdout
+    r = segtune(project, 'inspect', 'config.yml', '--row', '17', '--diff', 'split')
+    assert '3 differ' in r.stdout and r.stdout.count('▁hi') == 1
+    assert len(re.findall(r'output\.jsonl:\d+ ', segtune(project, 'inspect', 'config.yml', '--random', '5', '--seed', '1').stdout)) == 5
+    assert len(re.findall(r'output\.jsonl:\d+ ', segtune(project, 'inspect', 'config.yml', '--grep', 'goodbye', '--random', '7').stdout)) == 7
+    assert segtune(project, 'inspect', 'config.yml', '--grep', 'no such text').stdout == ''
+    r = segtune(project, 'inspect', 'config.yml', '--row', '500')
+    assert r.returncode == 2 and 'there is no row 500; the data has 500 rows, counted from 0.' in r.stderr
+
+
+def test_inspect_whole_data_sets(project):
+    r = segtune(project, 'inspect', 'config.yml', '--stats', '--html', 'report.html')
+    assert r.returncode == 0 and r.stdout.startswith('500 rows, 7,000 tokens, 5,500 of them trained (78.6%)\n') and r.stdout.endswith('report.html\n')
+    page = (project/'report.html').read_text()
+    assert '<title>output.jsonl</title>' in page and page.count('<details class="rule">') == 5 and 'sequence_len 896' in page
+
+
+def test_inspect_shows_windows_and_cut_rows_as_prepared(project):
+    "what is shown is what is on disk: the third window of a text, a row that was cut"
+    (project/'output.jsonl').write_text(json.dumps({'text': ' '.join(f'word{i}' for i in range(60))})+'\n')
+    windows = ['--set', 'datasets.0.type=completion', '--set', 'sequence_len=64', '--set', 'val_set_size=0']
+    shown = [segtune(project, 'inspect', 'config.yml', *windows, '--row', str(i)).stdout for i in range(3)]
+    assert [o.split('\n')[0] for o in shown][:2] == ['output.jsonl:1 · 64 tokens, 64 trained (100%)']*2 and len({*shown}) == 3
+    (project/'output.jsonl').write_text(json.dumps(hello)+'\n')
+    r = segtune(project, 'inspect', 'config.yml', '--set', 'sequence_len=10', '--set', 'on_long=cut', '--set', 'val_set_size=0')
+    assert r.stdout.startswith('output.jsonl:1 · 10 tokens, 8 trained') and 'fare' not in r.stdout.split('\n')[4]
 
 
 @pytest.mark.parametrize('args, data, message', [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segtune.encode import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, text_law
 from segtune.lint import Context, Facts, apply_rule, rules
-from segtune.linter import Linter, repeats, summary, to_json
+from segtune.linter import Linter, repeats, summary
 from segtune.packaged import bundled, packaged_path
 from segtune.prepare import fit
 from segtune.segments import Segment, read_jsonl, row2segments
@@ -196,18 +196,20 @@ def test_memory_is_bounded():
     assert sum(column.nbytes for batch in linter._seen.batches for column in batch)/2000 <= 32
 
 
-def test_summary_and_json_agree():
+def test_report_and_summary():
+    "Plain values, as JSON keeps them; rows as they are numbered on disk; equal examples share a line."
     encoder = Encoder(mistral, 'axolotl')
-    linter = Linter(encoder).add(encoder.encode([qa(1), qa(1)]))
-    findings = linter.finish()
-    o = json.loads(to_json(findings, linter.counts, linter.place))
-    assert o['severities'] == {'error': 1, 'warning': 1, 'note': 0}
-    assert [(r['id'], r['rows'], len(r['examples'])) for r in o['rules']] == [('text', 2, 2), ('duplicate', 1, 1)]
-    lines = summary(findings, linter.counts, linter.place)
-    assert lines[0] == 'lint: 1 error, 1 warning' and 'warning duplicate: 1 row. '+rules['duplicate'].why in lines
+    report = Linter(encoder).add(encoder.encode([[], qa(1), qa(1)]), ['a:1', 'a:2', 'a:3']).report()
+    assert json.loads(json.dumps(report)) == report
+    assert report['severities'] == {'error': 1, 'warning': 2, 'note': 0}
+    assert [(r['id'], r['rows'], [(o['row'], o['place']) for o in r['examples']]) for r in report['rules']] == \
+        [('text', 2, [(0, 'a:2'), (1, 'a:3')]), ('empty', 1, [(None, 'a:1')]), ('duplicate', 1, [(1, 'a:3')])]
+    lines = summary(report)
+    assert lines[0] == 'lint: 1 error, 2 warnings' and 'warning duplicate: 1 row. '+rules['duplicate'].why in lines
+    assert [o[:24] for o in lines if 'not in the text' in o] == ['  a:2 (row 0), a:3 (row ']
 
 
-def test_no_rows(): assert summary(Linter(Encoder(mistral)).finish(), {}) == ['lint: nothing found']
+def test_no_rows(): assert summary(Linter(Encoder(mistral)).report()) == ['lint: nothing found']
 
 
 def test_windows_of_one_row():
@@ -218,7 +220,7 @@ def test_windows_of_one_row():
     linter = Linter(encoder, n_examples=9).add(batch, ['a:7'])
     found = [f for f in linter.finish() if f.rule == 'no-eos']
     assert len(batch.rows) == 2 and [linter.place(f.row) for f in found] == ['a:7', 'a:7']
-    assert found[-1].message.endswith('nine⟦␠ten⟧')
+    assert found[-1].message.endswith('nine⟦·ten⟧')
 
 
 @settings(max_examples=200, deadline=None)

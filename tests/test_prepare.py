@@ -11,9 +11,12 @@ import time
 import pytest
 from conftest import make_tokenizer
 
+from segtune.encode import Encoder
 from segtune.formats import find_format
+from segtune.lineage import lineage, read_rows
+from segtune.linter import Linter
 from segtune.packaged import bundled
-from segtune.prepare import Source, lineage, prepare, read_rows
+from segtune.prepare import Source, prepare
 from segtune.sources import Rows, read_file
 
 hello = {'segments': [{'label': True, 'text': '<s>Hello\n'}, {'label': True, 'text': 'hi there!. '},
@@ -53,7 +56,7 @@ def test_several_sources_and_many_batches(tmp_path):
     assert (p.count.read, p.count.rows) == (3002, 1501)
     assert dict(p.count.changed) == {'dropped: too long': 1500, 'dropped: empty': 1}
     assert p.count.listed[0][:2] == ['dropped: too long', 'a.jsonl:2'] and len(p.count.listed) == 1000
-    assert [lineage(p.path, i) for i in (0, 1, 1499, 1500)] == [('a.jsonl', 1), ('a.jsonl', 3), ('a.jsonl', 2999), ('b.jsonl', 2)]
+    assert [lineage(p, i) for i in (0, 1, 1499, 1500)] == [('a.jsonl', 1), ('a.jsonl', 3), ('a.jsonl', 2999), ('b.jsonl', 2)]
     (ids, _), (last, _) = read_rows(p.path, [1499, 1500])
     assert make_tokenizer('gpt2').decode(ids) == '<s>Hello\nhi there!. goodbye farewell</s>'
     assert make_tokenizer('gpt2').decode(last) == '<s>Q: capital of France?\nA: Paris</s>'
@@ -75,7 +78,7 @@ def test_windows_know_their_line(tmp_path):
     texts = source(tmp_path, [{'text': 'one two three'}, {'text': ' '.join(map(str, range(40)))}], 'completion', sequence_len=16)
     texts.format = find_format('completion', make_tokenizer('mistral'), sequence_len=16)
     p = prepare([texts], make_tokenizer('mistral'), tmp_path/'out', sequence_len=16)
-    lines = [lineage(p.path, i)[1] for i in range(p.count.rows)]
+    lines = [lineage(p, i)[1] for i in range(p.count.rows)]
     assert lines == [1]+[2]*(len(lines)-1) and len(lines) > 3
     assert sum(len(ids) for ids, _ in read_rows(p.path, list(range(1, len(lines))))) == len(make_tokenizer('mistral').backend.encode(' '.join(map(str, range(40)))).ids)+2
 
@@ -88,8 +91,11 @@ def test_a_row_that_is_wrong_leaves_nothing(tmp_path):
 
 def test_rewriting_tokenizer_is_named(tmp_path):
     accent = {'segments': [{'label': False, 'text': 'cafe'}, {'label': True, 'text': '\u0301'}]}
-    p = prepare([source(tmp_path, [hello, accent], 'segments')], make_tokenizer('byte-level-nfc'), tmp_path/'out')
-    assert p.count.findings == {'text_law': 1} and 'data.jsonl:2: the tokens spell' in p.count.examples[0]
+    tok = make_tokenizer('byte-level-nfc')
+    linter = Linter(Encoder(tok))
+    prepare([source(tmp_path, [hello, accent], 'segments')], tok, tmp_path/'out', linter=linter)
+    (found,) = [o for o in linter.finish() if o.rule == 'text']
+    assert linter.place(found.row) == 'data.jsonl:2' and found.message.startswith('the tokens spell')
 
 
 config = '''base_model: {tok}

@@ -22,7 +22,7 @@ from segtune.segments import Segment
 from segtune.view import as_row, token_segments, view_tokens
 
 Found = namedtuple('Found', 'rule severity row segment message mend')
-parts = ['<s>', '</s>', ' ', '  ', '\n', '\n\n', '\t', '\u200b', '\u0301', 'e\u0301', 'é', '東京', '😀', '❤️', '👨‍👩‍👧', 'שלום', '·', '␠', '▁', '⏎', 'Hello', ' there', '</script><b>&amp;', '"', '##ing', '\0', '\x85', '\U000e0041']
+parts = ['<s>', '</s>', ' ', '  ', '\n', '\n\n', '\t', '\u200b', '\u0301', 'e\u0301', 'é', '東京', '😀', '❤️', '👨‍👩‍👧', 'שלום', '·', '·', '▁', '⏎', 'Hello', ' there', '</script><b>&amp;', '"', '##ing', '\0', '\x85', '\U000e0041']
 rows_of_segments = st.lists(st.builds(Segment, st.lists(st.sampled_from(parts), max_size=5).map(''.join), st.booleans()), max_size=5)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
@@ -111,7 +111,7 @@ class Made:
         self.rows[6] = [Segment('<script>alert(1)</script> Café 東京 \u200b', False), Segment('שלום\n\n', True)]
         self.batch = Encoder(self.tok, 'axolotl').encode(self.rows, spans=True)
         self.origins = [('qa.jsonl' if i % 3 else 'chat.jsonl', i+1) for i in range(10_000)]
-        self.findings = [Found('text-law', 'error', 5, 1, "its tokens spell '⏎␠hi'.", 'Set boundary: split.')]
+        self.findings = [Found('text-law', 'error', 5, 1, "its tokens spell '⏎·hi'.", 'Set boundary: split.')]
         self.findings += [Found('trailing-space', 'warning', i, 0, 'ends with a space <b>.', 'Move it.') for i in range(0, 10_000, 7)]
         self.findings += [Found('untrained', 'warning', i, None, 'nothing is trained.', 'Leave the row out.') for i in (77, 78)]
         write_report(path, self.batch, self.tok, self.findings, origins=self.origins, sequence_len=256, changed={'dropped: too long': 12}, title='Ten thousand <rows>')

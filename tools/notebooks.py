@@ -40,7 +40,8 @@ def execute(path, slow):
     nb = nbformat.read(path, 4)
     with tempfile.TemporaryDirectory() as sockets:   # a kernel that listens on no port
         local = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
-        client = Client(nb, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}, config=local)
+        client = Client(nb, timeout=1800, kernel_name="python3", coalesce_streams=True, config=local,
+                        resources={"metadata": {"path": str(path.parent)}})
         client.slow = slow
         client.execute()
     for cell in nb.cells: cell.metadata.pop("execution", None)

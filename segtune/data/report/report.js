@@ -130,7 +130,7 @@ $('list').addEventListener('scroll', () => { if (!waiting) waiting = requestAnim
 addEventListener('resize', () => draw(true));
 
 // -- one row -----------------------------------------------------------------
-const marks = { ' ': '·', '\n': '⏎', '\t': '⇥', '\r': '␍', '\xa0': '⍽' }, signs = new Set([...Object.values(marks), '␠']), unseen = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zs}\p{Zl}\p{Zp}]/u, low = '₀₁₂₃₄';
+const marks = { ' ': '·', '\n': '⏎', '\t': '⇥', '\r': '␍', '\xa0': '⍽' }, signs = new Set(Object.values(marks)), unseen = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zs}\p{Zl}\p{Zp}]/u, low = '₀₁₂₃₄';
 const code = n => n < 256 ? '\\x' + n.toString(16).padStart(2, '0') : n < 65536 ? '\\u' + n.toString(16).padStart(4, '0') : '\\U' + n.toString(16).padStart(8, '0');
 const mark = c => marks[c] || (unseen.test(c) || signs.has(c) ? code(c.codePointAt(0)) : '');
 function shown(chars, added) { // [text, kind] of one token
