@@ -139,6 +139,13 @@ def test_rules_are_complete_records():
         assert r.why.endswith('.') and r.mend.endswith('.') and r.why.count('. ') == 0, r.id
 
 
+def test_every_rule_has_its_section():
+    "A reader who looks for the id of a rule on the site finds a heading with it."
+    pages = Path(__file__).parent.parent.glob('nbs/04*.ipynb')
+    heads = [line for p in pages for c in json.loads(p.read_text(encoding='utf-8'))['cells'] for line in c['source'] if line.startswith('##')]
+    assert [r for r in rules if not any(f'`{r}`' in o for o in heads)] == []
+
+
 def test_counts_are_complete_and_examples_few():
     encoder = Encoder(mistral, 'axolotl')
     linter = Linter(encoder, n_examples=2)
