@@ -59,8 +59,9 @@ def _no_eos(f):
         return segment, f'the trained text does not end in {f.encoder.tok.eos!r}: {text}{other}'
     return np.setdiff1d(open_, f.row_of[f.masked_eos]), tell
 
-# %% ../nbs/04b_lint_rows.ipynb #6c60557d
+# %% ../nbs/04b_lint_rows.ipynb #c4b52256
 _turns = re.compile('im_|turn|eot|eom|header|begin|end_?of')
+_ends,_begins = re.compile('end(?!_header)|eot|eom'),re.compile('im_start|start_header|start_of_turn')
 
 def control_tokens(
     tok, # A `FastTokenizer`
@@ -147,6 +148,21 @@ def _new_tokens(f):
         return segment, f'a token that is new to the model, whose embedding is not trained: {text}'
     return f.rows_with(f.ids>=base), tell
 
+# %% ../nbs/04b_lint_rows.ipynb #fce8d157
+@rule('double-eos', 'warning', 'The answer is ended twice, and the model learns an end token where it will have stopped already.', 'Write one of them; axolotl\'s formats do under boundary: split.')
+def _double_eos(f):
+    tok = f.encoder.tok
+    ends = [i for t,i in control_tokens(tok).items() if t==tok.eos or _ends.search(t)]
+    at = np.flatnonzero((f.ids==f.context.id_of('eos_token')) & f.trained)
+    before = at-1
+    for _ in range(3): before = np.where(f.context.is_.blank[f.ids[before]], before-1, before) # white space between them
+    twice = at[(before>=f.starts[f.row_of[at]]) & f.trained[before] & np.isin(f.ids[before], ends)]
+    first = dict(zip(f.row_of[twice[::-1]].tolist(), twice[::-1].tolist()))
+    def tell(i):
+        segment,text = f.token_spot(first[i])
+        return segment, f'EOS follows another end token: {text}'
+    return list(first), tell
+
 # %% ../nbs/04b_lint_rows.ipynb #1fcee2b3
 def unknown_token(
     tok, # A `FastTokenizer`
@@ -202,6 +218,20 @@ def _all_trained(f):
     def tell(i):
         return masked(i), f'all {f.n[i]:,} tokens are trained, but this segment is masked: {visible(f.batch.rows[i][masked(i)].text[:24])!r}'
     return [i for i in np.flatnonzero(f.n_trained==f.n) if masked(i) is not None], tell
+
+# %% ../nbs/04b_lint_rows.ipynb #22a2cca9
+@rule('user-trained', 'warning', 'The model learns to write the other side of the conversation, and to go on where it should stop.', 'Mask the turns of the user.')
+def _user_trained(f):
+    begins = [i for t,i in control_tokens(f.encoder.tok).items() if _begins.search(t)]
+    if not begins: return [], None
+    at = np.flatnonzero(np.isin(f.ids, begins) & f.trained & (f.n_trained<f.n)[f.row_of])
+    said = [f.encoder.tok.spell(f.ids[t+1:min(t+3, f.starts[f.row_of[t]+1])]).strip() for t in at]
+    hit = [t for t,o in zip(at.tolist(), said) if o.startswith((b'user',b'human'))]
+    first = dict(zip(f.row_of[hit[::-1]].tolist(), hit[::-1]))
+    def tell(i):
+        segment,text = f.token_spot(first[i])
+        return segment, f'a turn of the user is trained: {text}'
+    return list(first), tell
 
 # %% ../nbs/04b_lint_rows.ipynb #5ec9d779
 @rule('cut', 'warning', 'The end of the answer, and with it EOS, is not trained.', 'Raise sequence_len, shorten the row, or set on_long: drop.')

@@ -8,10 +8,11 @@ import pytest
 from segtune.encode import format_encoder
 from segtune.formats import example_format, find_format, formats
 from segtune.laws import label_law, prompt_law, text_law
+from segtune.linter import Linter
 from segtune.packaged import bundled
 from segtune.segments import ConfigError, DataError, SegtuneError
 from segtune.templates import chat_templates
-from segtune.tokenizer import load_tokenizer
+from segtune.tokenizer import FastTokenizer, load_tokenizer
 
 TOKENIZERS = ["mistral-v0.1", "mistral-v0.1-chatml", "gpt2"]
 TOK = {name: load_tokenizer(bundled(name)) for name in TOKENIZERS}
@@ -196,6 +197,23 @@ def test_each_part_is_cut_by_itself():
         return format_encoder(fmt, TOK["gpt2"]).encode([fmt(row)])
     assert ids("axolotl").lengths.tolist() == [16] and ids("split").lengths[0] > 16
     assert ids("split").ids[-1] == 50256 != ids("axolotl").ids[-1]
+
+@pytest.mark.parametrize("rule,type,row,options", [
+    ("untrained", "alpaca", dict(instruction="Hi", output=""), {}),
+    ("double-eos", "sharegpt", {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}, dict(conversation="chatml")),
+    ("user-trained", "chat_template_legacy", {"conversations": [{"from": o, "value": v} for o, v in [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]]},
+     dict(chat_template="chatml")),
+    ("cut", "alpaca_instruct.load_no_prompt", dict(instruction="one two three", output="a b c d e f g h i j k l m n o p q r s t"), dict(sequence_len=16)),
+])
+def test_axolotls_faults_are_named(rule, type, row, options):
+    "Reproduced under axolotl's boundary and found by lint; right under split, and not found."
+    tok = TOK["mistral-v0.1-chatml"]
+    if rule == "double-eos": tok = FastTokenizer(tok.spec, {**tok.names, "eos_token": "</s>"})
+    for boundary in ("axolotl", "split"):
+        fmt = find_format(type, tok, boundary, **options)
+        encoder = format_encoder(fmt, tok)
+        found = {o.rule for o in Linter(encoder).add(encoder.encode([fmt(row)])).findings}
+        assert (rule in found) == (boundary == "axolotl"), found
 
 
 # ---- names, options, functions
