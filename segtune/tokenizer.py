@@ -132,7 +132,7 @@ def variant(self:FastTokenizer,
         self._variants[prefix,special] = Tokenizer.from_str(json.dumps(spec))
     return self._variants[prefix,special]
 
-# %% ../nbs/01c_tokenizer.ipynb #b97ad547
+# %% ../nbs/01c_tokenizer.ipynb #e7e5e714
 @patch
 def decode(self:FastTokenizer,
     ids:Iterable[int], # Token ids
@@ -149,9 +149,10 @@ def decode_each(self:FastTokenizer, ids:Iterable[int])->list[str]:
 def spellings(self:FastTokenizer)->list[bytes]:
     "The bytes of every id of the vocabulary."
     if not hasattr(self, '_spellings'):
-        spell,n = _speller(self.spec),1+max(self.backend.get_vocab(with_added_tokens=True).values())
+        spell,vocab = _speller(self.spec),self.backend.get_vocab(with_added_tokens=True)
+        names = {i:t for t,i in vocab.items()}
         added = {i:t.content.encode() for i,t in self.backend.get_added_tokens_decoder().items()}
-        self._spellings = [added[i] if i in added else spell(self.backend.id_to_token(i) or '') for i in range(n)]
+        self._spellings = [added[i] if i in added else spell(names.get(i, '')) for i in range(1+max(vocab.values()))]
     return self._spellings
 
 @patch
