@@ -1,11 +1,17 @@
 "Tokenizers for the tests: three real ones, and small ones of every family trained here."
 import json
+import os
 from functools import cache
 
 import pytest
+from hypothesis import settings
 
 from segtune.packaged import bundled
 from segtune.tokenizer import FastTokenizer, load_tokenizer
+
+# CI tries the same examples every time, so that a change is judged by what it changed; anyone's own machine tries new ones
+settings.register_profile('ci', derandomize=True)
+if os.environ.get('CI') == 'true': settings.load_profile('ci')
 
 text = ['Hello there, how are you today?', 'goodbye and farewell to all of them', 'def f(x):\n    return x + 1\n\nprint(f(2))', 'Café déjà vu, naïve façade',
         'the quick brown fox jumps over the lazy dog', '  two spaces and\ttabs\n\n', '### Instruction:\nName a colour.\n\n### Response:\nBlue.', '東京は日本の首都です 😀 👍🏽 ok']*20
