@@ -47,12 +47,25 @@ def _config(path, overrides):
     for n in notes: print(f'note: {n}', file=sys.stderr)
     return cfg
 
-# %% ../nbs/11_cli.ipynb #da56155d
+# %% ../nbs/11_cli.ipynb #08f79b14
+_styles = {'error':'bold red', 'warning':'bold yellow', 'note':'bold cyan', 'Mend:':'bold'}
+
+def _say(lines, indent=''):
+    if not sys.stdout.isatty(): return print(*(f'{indent}{o}'.rstrip() for o in lines), sep='\n')
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+    console = Console(highlight=False)
+    for o in lines:
+        text,word = Text(o.strip()),o.strip().partition(' ')[0]
+        if word in _styles: text.stylize(_styles[word], 0, len(word))
+        console.print(Padding(text, (0, 0, 0, len(indent)+len(o)-len(o.lstrip())), expand=False))
+
 def _tell(name, p):
     if int(os.environ.get('RANK') or 0): return # one process of several speaks
     from segtune.linter import summary
     print(f'{name}: {p.path} ({"found ready" if p.hit else "prepared"})')
-    for line in [*p.count.lines(), *summary(p.lint)]: print(f'  {line}'.rstrip())
+    _say([*p.count.lines(), *summary(p.lint)], '  ')
 
 # %% ../nbs/11_cli.ipynb #bc622655
 def _print_rows(p, tok, n, text_only, seed):
@@ -84,7 +97,7 @@ def preprocess(config:ConfigPath, set:Overrides=None,
     if debug or debug_text_only or cfg.debug: _print_rows(train, tok, debug_num_examples, debug_text_only, cfg.seed)
     _stop_on_findings(cfg, train, held)
 
-# %% ../nbs/11_cli.ipynb #ad99c952
+# %% ../nbs/11_cli.ipynb #01589b26
 @app.command()
 def lint(config:ConfigPath, set:Overrides=None,
     strict:Annotated[bool, typer.Option('--strict', help='Fail on warnings too')]=False,
@@ -97,10 +110,10 @@ def lint(config:ConfigPath, set:Overrides=None,
     reports = {k:p.lint for k,p in (('train', train), ('held_out', held)) if p}
     if as_json: print(json.dumps(reports, ensure_ascii=False, indent=1))
     else:
-        for k,o in reports.items(): print(*([f'{k.replace("_", " ")}:'] if held else []), *summary(o), sep='\n')
+        for k,o in reports.items(): _say([f'{k.replace("_", " ")}:']*bool(held)+summary(o))
     if any(o['severities'][k] for o in reports.values() for k in ('error','warning')[:1+strict]): raise typer.Exit(1)
 
-# %% ../nbs/11_cli.ipynb #d3f4e89d
+# %% ../nbs/11_cli.ipynb #6c27ecf2
 def _wanted(rows, random, seed, grep): # which rows to look at, as a function of the prepared data and the tokenizer
     from itertools import islice
     from segtune.lineage import grep as find
@@ -123,7 +136,7 @@ def _print_found(cfg, tok, found, only, diff, table):
         their = Encoder(tok, diff, fmt.train_on_inputs).encode_row(found.row.segments)
         Console(highlight=False).print(diff_rows(tok, found.row, their, (fmt.boundary, diff)))
     else: print_row(show(tok, found.row, found.place), only=only, table=table)
-    for o in row_findings(found, tok, cfg.lint_silence): print(f'{o.severity} {o.rule}: {o.message}')
+    if lines := [f'{o.severity} {o.rule}: {o.message}' for o in row_findings(found, tok, cfg.lint_silence)]: _say(lines)
 
 # %% ../nbs/11_cli.ipynb #43301edd
 @app.command()
