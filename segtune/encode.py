@@ -6,8 +6,8 @@
 __all__ = ['boundaries', 'Piece', 'row2pieces', 'EncodedRow', 'EncodedBatch', 'trained_chars', 'take', 'windowed', 'Encoder',
            'touched', 'format_encoder']
 
-# %% ../nbs/02_encode.ipynb #7bbab944
-from itertools import accumulate, chain
+# %% ../nbs/02_encode.ipynb #b6e840b1
+from itertools import accumulate, chain, groupby, repeat
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
@@ -31,16 +31,26 @@ def _joined(segments, boundary): # the segments that are encoded each in one go
     if boundary=='split': return merge_segments(segments)
     return merge_segments(s._replace(label=False, tie='') for s in segments)
 
-# %% ../nbs/02_encode.ipynb #371dd404
-def _forms(tok, s, fresh): # ([(text, prefix)], whether what follows begins afresh)
-    if not tok.invents_space: return [(s.text, True)], False
-    cuts = tok.cut_special(s.text) if s.special else []
-    after = bool(cuts) and cuts[-1][1]==len(s.text)
-    if fresh or not cuts: return [(s.text, fresh)], after
-    at = cuts[0][0]
-    return [o for o in ((s.text[:at], False), (s.text[at:], True)) if o[0]], after
+# %% ../nbs/02_encode.ipynb #bd86926d
+def _special_ends(tok, segments): # for every segment the special tokens that end in it, in its own characters; one may begin before it
+    out = []
+    for special,run in groupby(segments, lambda s: s.special):
+        run = list(run)
+        cuts,k,at = tok.cut_special(''.join(s.text for s in run)) if special else [],0,0
+        for s in run:
+            n = k
+            while k<len(cuts) and cuts[k][1]<=at+len(s.text): k += 1
+            out.append([(a-at, b-at) for a,b in cuts[n:k]])
+            at += len(s.text)
+    return out
 
-# %% ../nbs/02_encode.ipynb #233d0396
+def _forms(text, ends, fresh): # ([(text, prefix)], whether what follows begins afresh)
+    after = bool(ends) and ends[-1][1]==len(text)
+    if fresh or not ends: return [(text, fresh)], after
+    at = ends[0][0] if ends[0][0]>=0 else ends[0][1]
+    return [o for o in ((text[:at], False), (text[at:], True)) if o[0]], after
+
+# %% ../nbs/02_encode.ipynb #e2cd408f
 def _tied(segments): # [(segments of one call, part), ...]
     out,part = [],0
     for s in segments:
@@ -60,8 +70,8 @@ def _one_call(group, part, start): # the piece of a group of segments
 
 def _continued(tok, segments, part, start): # pieces of segments that continue one another
     out,fresh = [],True
-    for s in segments:
-        forms,fresh = _forms(tok, s, fresh or s.tie=='fresh')
+    for s,ends in zip(segments, _special_ends(tok, segments) if tok.invents_space else repeat(None)):
+        forms,fresh = ([(s.text, True)], False) if ends is None else _forms(s.text, ends, fresh or s.tie=='fresh')
         for text,prefix in forms:
             out.append(Piece(text, s.label, s.special, prefix, start, part))
             start += len(text)
