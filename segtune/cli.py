@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 from .segments import ConfigError, SegtuneError
 
-# %% ../nbs/11_cli.ipynb #e2982d57
+# %% ../nbs/11_cli.ipynb #8b39e7b6
 app = typer.Typer(name='segtune', no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help='Fine-tune language models on prompts you write: segments of text, each trained or masked.')
 
@@ -34,6 +34,7 @@ def main():
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code,message = 1,''
+    except OSError as e: code,message = 1,f'{e.filename or "the system"}: {e.strerror or e}.'
     if message: print(message, file=sys.stderr)
     sys.exit(code)
 

@@ -56,7 +56,7 @@ class Context:
         i = self.encoder.tok.backend.token_to_id(name) if name else None
         return -1 if i is None else i
 
-# %% ../nbs/04_lint.ipynb #6cc5f023
+# %% ../nbs/04_lint.ipynb #2567fe19
 class Facts:
     "One batch, and what several rules want to know of it."
     def __init__(self,
@@ -82,7 +82,6 @@ class Facts:
     def trained_from(self, at)->np.ndarray: return self._running[self.starts[1:]]-self._running[self.starts[:-1]+at] # from this token of every row on
     @cached_property
     def n_trained(self)->np.ndarray: return self.trained_from(0) # one per row
-    def rows_with(self, tokens)->np.ndarray: return np.unique(self.row_of[tokens]) # rows that hold any of these tokens (a bool per token)
 
 # %% ../nbs/04_lint.ipynb #89b31430
 def marked(

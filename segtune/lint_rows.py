@@ -12,6 +12,19 @@ from fastcore.basics import patch
 from .lint import Facts, normalizer_kinds, rule
 from .segments import visible
 
+# %% ../nbs/04b_lint_rows.ipynb #9610b9d7
+@patch
+def tell_at(self:Facts,
+    at:np.ndarray, # Tokens of the batch, in order
+    what:str, # What is wrong with them
+)->tuple: # The rows that hold them, and a function of a row that tells of its first one
+    "What a rule returns that finds tokens."
+    first = dict(zip(self.row_of[at[::-1]].tolist(), at[::-1].tolist()))
+    def tell(i):
+        segment,text = self.token_spot(first[i])
+        return segment, f'{what}: {text}'
+    return list(first), tell
+
 # %% ../nbs/04b_lint_rows.ipynb #492fd581
 @rule('no-bos', 'warning', 'The base model has always seen BOS first, and works worse without it.', 'Write it at the start of the first segment.')
 def _no_bos(f):
@@ -22,7 +35,7 @@ def _no_bos(f):
         return 0, f'the row does not begin with {f.encoder.tok.bos!r}: {f.spot(i, 0, 1)[1]}'
     return some[f.ids[f.starts[some]]!=bos], tell
 
-# %% ../nbs/04b_lint_rows.ipynb #0eb9b5b6
+# %% ../nbs/04b_lint_rows.ipynb #221b1131
 def _said_before(f): # for every token, the last one before it in its row that is no white space; -1: none
     said = np.where(f.context.is_.blank[f.ids], -1, np.arange(len(f.ids)))
     before = np.concatenate([[-1], np.maximum.accumulate(said)[:-1]])
@@ -39,11 +52,7 @@ def masked_eos(self:Facts)->np.ndarray: # Tokens of the batch
 
 @rule('eos-masked', 'error', 'The model is shown where the answer ends, but is not trained to end it: it will not stop.', 'Put EOS into the trained segment.')
 def _eos_masked(f):
-    first = dict(zip(f.row_of[f.masked_eos[::-1]].tolist(), f.masked_eos[::-1].tolist()))
-    def tell(i):
-        segment,text = f.token_spot(first[i])
-        return segment, f'EOS after the trained text is masked: {text}'
-    return list(first), tell
+    return f.tell_at(f.masked_eos, 'EOS after the trained text is masked')
 
 # %% ../nbs/04b_lint_rows.ipynb #a83a24b0
 @rule('no-eos', 'warning', 'A model that is not trained to end its answer does not stop.', 'Write EOS at the end of the last trained segment.')
@@ -126,29 +135,22 @@ def _fake_special(f):
         return segment, f'this is no token of its own: {text}'
     return list(hit), tell
 
-# %% ../nbs/04b_lint_rows.ipynb #2d8b31e2
+# %% ../nbs/04b_lint_rows.ipynb #3deee638
 @rule('pad-eos', 'error', 'The trainer masks every pad token, and with it the EOS that would teach the model to stop.', 'Give special_tokens a pad_token of its own.')
 def _pad_eos(f):
     eos,tok = f.context.id_of('eos_token'),f.encoder.tok
     if not f.context.masks_pad or eos<0 or f.context.id_of('pad_token')!=eos: return [], None
-    def tell(i):
-        at = f.starts[i]+np.argmax((f.ids==eos)[f.starts[i]:f.starts[i+1]])
-        segment,text = f.token_spot(int(at))
-        return segment, f'the pad token is EOS, {tok.eos!r}, and will be masked here: {text}'
-    return f.rows_with((f.ids==eos) & f.trained), tell
+    return f.tell_at(np.flatnonzero((f.ids==eos) & f.trained), f'the pad token is EOS, {tok.eos!r}, and will be masked here')
 
-# %% ../nbs/04b_lint_rows.ipynb #47f7eb32
+# %% ../nbs/04b_lint_rows.ipynb #92f81127
 @rule('new-tokens', 'error', 'The base model never saw this token, and without its embedding being trained it stays random.',
       'Train the embeddings (lora_modules_to_save: [embed_tokens, lm_head]), or use a token that the model has.')
 def _new_tokens(f):
     base = f.context.base_vocab
     if base is None or f.context.trains_embeddings: return [], None
-    def tell(i):
-        segment,text = f.token_spot(int(f.starts[i]+np.argmax(f.ids[f.starts[i]:f.starts[i+1]]>=base)))
-        return segment, f'a token that is new to the model, whose embedding is not trained: {text}'
-    return f.rows_with(f.ids>=base), tell
+    return f.tell_at(np.flatnonzero(f.ids>=base), 'a token that is new to the model, whose embedding is not trained')
 
-# %% ../nbs/04b_lint_rows.ipynb #fce8d157
+# %% ../nbs/04b_lint_rows.ipynb #2771387c
 @rule('double-eos', 'warning', 'The answer is ended twice, and the model learns an end token where it will have stopped already.', 'Write one of them; axolotl\'s formats do under boundary: split.')
 def _double_eos(f):
     tok = f.encoder.tok
@@ -157,11 +159,7 @@ def _double_eos(f):
     before = at-1
     for _ in range(3): before = np.where(f.context.is_.blank[f.ids[before]], before-1, before) # white space between them
     twice = at[(before>=f.starts[f.row_of[at]]) & f.trained[before] & np.isin(f.ids[before], ends)]
-    first = dict(zip(f.row_of[twice[::-1]].tolist(), twice[::-1].tolist()))
-    def tell(i):
-        segment,text = f.token_spot(first[i])
-        return segment, f'EOS follows another end token: {text}'
-    return list(first), tell
+    return f.tell_at(twice, 'EOS follows another end token')
 
 # %% ../nbs/04b_lint_rows.ipynb #1fcee2b3
 def unknown_token(
@@ -219,7 +217,7 @@ def _all_trained(f):
         return masked(i), f'all {f.n[i]:,} tokens are trained, but this segment is masked: {visible(f.batch.rows[i][masked(i)].text[:24])!r}'
     return [i for i in np.flatnonzero(f.n_trained==f.n) if masked(i) is not None], tell
 
-# %% ../nbs/04b_lint_rows.ipynb #22a2cca9
+# %% ../nbs/04b_lint_rows.ipynb #eb30f986
 @rule('user-trained', 'warning', 'The model learns to write the other side of the conversation, and to go on where it should stop.', 'Mask the turns of the user.')
 def _user_trained(f):
     begins = [i for t,i in control_tokens(f.encoder.tok).items() if _begins.search(t)]
@@ -227,11 +225,7 @@ def _user_trained(f):
     at = np.flatnonzero(np.isin(f.ids, begins) & f.trained & (f.n_trained<f.n)[f.row_of])
     said = [f.encoder.tok.spell(f.ids[t+1:min(t+3, f.starts[f.row_of[t]+1])]).strip() for t in at]
     hit = [t for t,o in zip(at.tolist(), said) if o.startswith((b'user',b'human'))]
-    first = dict(zip(f.row_of[hit[::-1]].tolist(), hit[::-1]))
-    def tell(i):
-        segment,text = f.token_spot(first[i])
-        return segment, f'a turn of the user is trained: {text}'
-    return list(first), tell
+    return f.tell_at(np.array(hit, np.int64), 'a turn of the user is trained')
 
 # %% ../nbs/04b_lint_rows.ipynb #5ec9d779
 @rule('cut', 'warning', 'The end of the answer, and with it EOS, is not trained.', 'Raise sequence_len, shorten the row, or set on_long: drop.')

@@ -6,7 +6,7 @@
 __all__ = ['varints', 'piece_table', 'label_runs', 'TokenFacts', 'row_numbers', 'packed', 'group_findings', 'findings_html',
            'histogram_svg', 'overview_html', 'write_report']
 
-# %% ../nbs/03d_report.ipynb #b8394c2f
+# %% ../nbs/03d_report.ipynb #545bddb3
 import base64, json, re, zlib
 from collections import Counter
 from html import escape
@@ -14,6 +14,7 @@ from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
 import numpy as np
+from .segments import ConfigError
 from .stats import by_source, length_histogram, round_step, row_stats, share_histogram, totals
 from .view import _label_edges, _legend, as_row, special_ids, view_css
 
@@ -230,7 +231,7 @@ def _legend_all(): # every sign, with its kind
     kinds = ['trained','masked','special','added','space','newline','piece','crossed']
     return ''.join(f'<span data-kind="{k}">{html}</span>' for k,(html,_) in zip(kinds, _legend)) + '<span data-kind="edge"><span class="sg-edge">2</span> segment 2 begins</span>'
 
-# %% ../nbs/03d_report.ipynb #5d39feab
+# %% ../nbs/03d_report.ipynb #c6931d4c
 def write_report(
     path:str|PathLike, # File to write, such as `report.html`
     rows, # An `EncodedBatch` with spans, or rows of any kind that `as_row` takes; the first ones, if there are more than a page should hold
@@ -260,5 +261,6 @@ def write_report(
         meta=_script_json({**tables, 'rules':rules, 'found':[f for f in found if f[0]<len(rows)], 'limit':sequence_len or 0}),
         chunks='\n'.join(f'<script type="text/plain" data-first="{i}">{text}</script>' for i,text in chunks))
     page = re.sub(r'\{(\w+)\}', lambda m: parts[m[1]], _asset('report.html'))
-    Path(path).write_bytes(page.encode('utf-8', 'backslashreplace'))
+    try: Path(path).write_bytes(page.encode('utf-8', 'backslashreplace'))
+    except OSError as e: raise ConfigError(f'cannot write the report ({e.strerror}). Choose another file.', source=fspath(path)) from None
     return Path(path)

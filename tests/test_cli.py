@@ -164,6 +164,14 @@ def test_inspect_whole_data_sets(project):
     assert '<title>output.jsonl</title>' in page and page.count('<details class="rule">') == 5 and 'sequence_len 896' in page
 
 
+def test_what_cannot_be_written(project):
+    "a message and no traceback, whatever the system refuses"
+    r = segtune(project, 'inspect', 'config.yml', '--html', 'absent/report.html')
+    assert (r.returncode, r.stderr) == (2, 'absent/report.html: cannot write the report (No such file or directory). Choose another file.\n')
+    r = segtune(project, 'preprocess', 'config.yml', '--set', 'dataset_prepared_path=output.jsonl')
+    assert r.returncode in (1, 2) and 'Traceback' not in r.stderr and 'output.jsonl' in r.stderr
+
+
 def test_inspect_shows_windows_and_cut_rows_as_prepared(project):
     "what is shown is what is on disk: the third window of a text, a row that was cut"
     (project/'output.jsonl').write_text(json.dumps({'text': ' '.join(f'word{i}' for i in range(60))})+'\n')
