@@ -47,7 +47,7 @@ def _write_json(path, o): # in one step
     part.write_text(json.dumps(o, ensure_ascii=False), encoding='utf-8')
     part.replace(path)
 
-# %% ../nbs/05c_findings.ipynb #b821ef79
+# %% ../nbs/05c_findings.ipynb #3ef25d58
 def _held_rows(p, held, val_set_size, seed): # numbers of the rows of this set that are held out
     try: return () if held else split_rows(p.count.rows, val_set_size, seed)[1]
     except ConfigError: return ()
@@ -70,7 +70,8 @@ def prepare_and_lint(
     encoders = [format_encoder(s.format, tokenizer) for s in sources]
     linter = Linter(encoders[0], silence=lint_silence, sequence_len=sequence_len, **context)
     p = prepare(sources, tokenizer, dir, linter=linter, **limits)
-    file = p.path/'.segtune'/f'lint-{_lint_key(sources, held, silence=sorted(lint_silence), val_set_size=val_set_size, seed=seed, **context)[:12]}.json'
+    drawn = [val_set_size, seed] if val_set_size and not held else None
+    file = p.path/'.segtune'/f'lint-{_lint_key(sources, held, silence=sorted(lint_silence), drawn=drawn, **context)[:12]}.json'
     if p.hit and (report := _read_json(file)): return replace(p, lint=report)
     for s,e in zip(sources, encoders) if p.hit else ():
         for _ in batches(s, e, Count(), linter=linter, **limits): pass

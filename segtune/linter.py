@@ -18,18 +18,19 @@ from .laws import Finding
 from .lint import Context, Facts, apply_rule, rule, rules
 from .segments import ConfigError
 
-# %% ../nbs/04c_linter.ipynb #52c3e0c5
+# %% ../nbs/04c_linter.ipynb #8b4efe7a
 def row_hashes(
     facts:Facts, # A batch
 )->tuple[np.ndarray,np.ndarray]: # int64, one per row: of all ids, and of those before the first trained token; 0 where there are none
     "Numbers that are equal where rows, or their prompts, are."
     ids,at = facts.ids,np.flatnonzero(facts.trained)
-    first = np.array(facts.starts[:-1]) # of the trained tokens
+    starts,ends = facts.starts[:-1],facts.starts[:-1]+facts.kept
+    first = np.array(starts) # of the trained tokens
     first[facts.row_of[at[::-1]]] = at[::-1]
-    def each(ends): return np.fromiter((hash(ids[a:b].tobytes()) if b>a else 0 for a,b in zip(facts.starts, ends)), np.int64, len(ends))
-    return each(facts.starts[1:]), each(first)
+    def each(upto): return np.fromiter((hash(ids[a:b].tobytes()) if b>a else 0 for a,b in zip(starts, upto)), np.int64, len(upto))
+    return each(ends), each(np.minimum(first, ends))
 
-# %% ../nbs/04c_linter.ipynb #c5b8d0af
+# %% ../nbs/04c_linter.ipynb #a4f59ee0
 class Seen:
     "What is kept of the rows that were looked at."
     def __init__(self): self.batches,self.names = [],{}
@@ -38,7 +39,7 @@ class Seen:
         facts:Facts, # A batch
         places:list[str]|None=None, # `file:line` of every row that was encoded, or of every row that was made of them
     ):
-        k,n,origin = facts.n_trained,facts.n,facts.batch.origin
+        k,n,origin = facts.n_trained-facts.trained_from(facts.kept),facts.kept,facts.batch.origin
         if places and origin is not None and len(places)!=len(n): places = [places[o] for o in origin]
         odds = np.where(k>0, np.log((k+.5)/(n-k+.5)), np.nan).astype(np.float32)
         split = [p.rpartition(':') if p.rpartition(':')[2].isdecimal() else (p, '', -1) for p in places or ()]
@@ -85,12 +86,11 @@ def _answers(s):
     first = repeats(s.prompt, alive[~np.isin(alive, list(twice))])
     return list(first), lambda i: (None, f'the prompt of {s.place(first[i])} again, with another answer')
 
-# %% ../nbs/04c_linter.ipynb #35890650
+# %% ../nbs/04c_linter.ipynb #27c1d364
 @rule('leak', 'error', 'The validation loss is measured on rows that were trained on, and looks better than it is.', 'Remove the row from one of the two.', scope='set')
 def _leak(s):
-    held = dict(zip(s.held_whole.tolist(), s.held_places))
     rows = np.flatnonzero(s.alive & np.isin(s.whole, s.held_whole))
-    return rows, lambda i: (None, f'the row is held out for validation too: {held[int(s.whole[i])]()}')
+    return rows, lambda i: (None, f'the row is held out for validation too: {s.held_place(np.argmax(s.held_whole==s.whole[i]))}')
 
 # %% ../nbs/04c_linter.ipynb #7b3b04a8
 def share_bounds(
@@ -164,7 +164,7 @@ def hold_out(self:Linter,
     self._held.add(Facts(self.context, batch), places)
     return self
 
-# %% ../nbs/04c_linter.ipynb #2971d156
+# %% ../nbs/04c_linter.ipynb #60271eeb
 @patch
 def finish(self:Linter,
     held_out:Iterable[int]=(), # Validation rows, by number among those that are neither dropped nor empty
@@ -175,7 +175,7 @@ def finish(self:Linter,
     own = np.flatnonzero(s.alive)[np.array(list(held_out), np.int64)]
     s.alive = s.alive & ~np.isin(np.arange(self.n_rows), own)
     s.held_whole = np.concatenate([held.whole, s.whole[own]])
-    s.held_places = [lambda i=i: held.place(i) for i in range(len(held.whole))]+[lambda i=i: s.place(i) for i in own]
+    s.held_place = lambda k: held.place(k) if k<len(held.whole) else s.place(own[k-len(held.whole)])
     for r in self.rules:
         if r.scope=='set': self._run(r, s, 0)
     at = {r.id:(severities.index(r.severity), k) for k,r in enumerate(self.rules)}

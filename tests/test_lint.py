@@ -236,3 +236,16 @@ def test_repeats(keys):
     first = {}
     want = {i: first[k] for i, k in enumerate(keys) if first.setdefault(k, i) != i}
     assert repeats(np.array(keys, np.int64), np.arange(len(keys))) == want
+
+
+def test_cut_rows_are_compared_as_they_are_trained():
+    "Two rows that differ only behind the cut are one row to the model; so is a held-out row that was cut before."
+    encoder = Encoder(mistral)
+    long, other = qa(1, 'yes '*40+'so'), qa(1, 'yes '*40+'not')
+    batch = encoder.encode([long, other])
+    held = encoder.encode([long])._replace(ids=batch.ids[:30], labels=batch.labels[:30], starts=np.array([0, 30]))
+    linter = Linter(encoder, sequence_len=30, on_long='cut').add(batch).hold_out(held)
+    linter.finish()
+    assert linter.counts == {'cut': 2, 'duplicate': 1, 'leak': 2}
+    trained = (batch.labels[:30] != -100).sum()
+    assert np.allclose(linter._seen.odds, np.log((trained+.5)/(30-trained+.5)))
