@@ -37,6 +37,9 @@ REMOTE = re.compile(r"""<(?:link(?![^>]*rel=["']?(?:canonical|alternate|next|pre
 BROKEN = re.compile(r"warning: (\S+): broken link (\S+)")
 MATH = re.compile(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', re.DOTALL)
 KATEX = re.compile(r'<(?:link|script)\b[^>]*\bkatex[^>]*>(?:</script>)?\s*')
+# what Quarto adds to a page with an HTML output: require.js and jQuery from a CDN, and the line that joins the two
+SCRIPTS = re.compile(r"""<script\b[^>]*\bsrc=["'](?:https?:)?//[^"']+["'][^>]*>\s*</script>\s*"""
+                     r"""|<script\b[^>]*>\s*define\('jquery',[^<]*</script>\s*""")
 # keys that Quarto reads and smalldocs does not need
 REMOTE_STYLE = re.compile(r"""@import\s+(?:url\(\s*["']?(?:https?:)?//[^)]*\)|["'](?:https?:)?//[^"']*["'])[^;]*;""")  # the theme's web font
 UNREAD = re.compile(r"format\.html\.(respect-user-color-scheme|html-math-method) is|execute\.enabled is|output-file is not read")
@@ -162,15 +165,18 @@ def stage(cfg, folder):
     config = (cfg.config_path / "_quarto.yml").read_text(encoding="utf-8")
     (folder / "_quarto.yml").write_text(NUMBER.sub(r"\1.ipynb", config), encoding="utf-8")
 
+def mathml(m):
+    "A formula as MathML"
+    from latex2mathml.converter import convert
+    return convert(html.unescape(m[2]), display="block" if m[1] == "display" else "inline")
+
 def offline(page):
-    "MathML in place of the maths script that smalldocs would load from the network"
+    "A page without scripts from the network: formulas become MathML; returns what it would still load from there"
     txt = page.read_text(encoding="utf-8")
-    if MATH.search(txt):
-        from latex2mathml.converter import convert
-        def mathml(m): return convert(html.unescape(m[2]), display="block" if m[1] == "display" else "inline")
-        txt = KATEX.sub("", MATH.sub(mathml, txt))
-        page.write_text(txt, encoding="utf-8")
-    return [f"{page.name}: {o}" for o in REMOTE.findall(txt)]
+    new = KATEX.sub("", MATH.sub(mathml, txt)) if MATH.search(txt) else txt
+    new = SCRIPTS.sub("", new)
+    if new != txt: page.write_text(new, encoding="utf-8")
+    return [f"{page.name}: {o}" for o in REMOTE.findall(new)]
 
 def symbols(cfg):
     "Every anchor that nbdev's links may name: `encode.html#encoder.encode`"

@@ -1,0 +1,40 @@
+"The docs tool: a page needs no network, whichever program rendered it."
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+docs = pytest.importorskip("docs", exc_type=ImportError)
+
+# what Quarto writes into the head of a page that has an HTML output
+QUARTO = """<head>
+<script src="site_libs/quarto-nav/quarto-nav.js"></script>
+<script src="https://cdn.example/require.js/2.3.6/require.min.js" integrity="sha384-x" crossorigin="anonymous"></script>
+<script src="https://cdn.example/jquery/3.5.1/jquery.min.js" data-relocate-top="true" crossorigin="anonymous"></script>
+<script type="application/javascript">define('jquery', [],function() {return window.jQuery;})</script>
+<script>window.own = 1</script>
+</head>"""
+
+
+def test_scripts_that_a_page_would_load_from_the_network_go_and_all_others_stay(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(QUARTO, encoding="utf-8")
+    assert docs.offline(page) == []
+    kept = page.read_text(encoding="utf-8")
+    assert "cdn.example" not in kept and "define(" not in kept
+    assert "quarto-nav.js" in kept and "window.own = 1" in kept
+
+def test_anything_else_from_the_network_is_named(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text('<img src="https://cdn.example/a.png">', encoding="utf-8")
+    [found] = docs.offline(page)
+    assert found.startswith("page.html: ") and "cdn.example/a.png" in found
+
+def test_formulas_become_mathml_and_the_maths_script_goes(tmp_path):
+    page = tmp_path / "page.html"
+    script = '<script src="https://cdn.example/katex.js" class="katex"></script>'
+    page.write_text(script + r'<span class="math inline">\(a+b\)</span>', encoding="utf-8")
+    assert docs.offline(page) == []
+    kept = page.read_text(encoding="utf-8")
+    assert "<math" in kept and "katex" not in kept
