@@ -38,3 +38,11 @@ def test_formulas_become_mathml_and_the_maths_script_goes(tmp_path):
     assert docs.offline(page) == []
     kept = page.read_text(encoding="utf-8")
     assert "<math" in kept and "katex" not in kept
+
+def test_a_picture_says_in_words_what_it_shows():
+    from execnb.nbio import mk_cell
+    cell = mk_cell("#| fig-alt: 'Rows by length: most have < 100 tokens'\nplot()")
+    cell.outputs = [{"output_type": "display_data", "data": {"image/svg+xml": ["<svg width='1'>\n", "</svg>"]}}]
+    docs.describe_pictures([cell])
+    svg = "".join(cell.outputs[0]["data"]["image/svg+xml"])
+    assert svg.startswith('<svg role="img" aria-label="Rows by length: most have &lt; 100 tokens" width=')

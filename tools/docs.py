@@ -129,6 +129,20 @@ def show_shell(cells):
             cell.source = ""
         yield cell
 
+ALT = re.compile(r"^#\|\s*fig-alt:\s*(.+)$", re.MULTILINE)
+
+def describe_pictures(cells):
+    "A stored SVG says in words what it shows, from its cell's `fig-alt`"
+    for cell in cells:
+        alt = ALT.search(cell.source) if cell.cell_type == "code" else None
+        if not alt: continue
+        label = html.escape(alt[1].strip().strip("\"'"))
+        for out in cell.get("outputs", []):
+            data = out.get("data", {})
+            if "image/svg+xml" not in data: continue
+            svg = "".join(data["image/svg+xml"]).replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+            data["image/svg+xml"] = svg.splitlines(True)
+
 def process(src, dst):
     "Write the docs version of one notebook"
     nb = read_nb(src)
@@ -136,6 +150,7 @@ def process(src, dst):
     exported = re.match(r"#\|\s*default_exp\s+(\S+)", first)
     nb.module_ = f"{get_config().lib_path.name}.{exported[1]}" if exported else None
     nb.cells = list(show_shell(split_title(nb.cells)))
+    describe_pictures(nb.cells)
     for i, cell in enumerate(nb.cells): cell.idx_ = i
     PageFilters()(nb)
     dst.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,14 @@ SKIP = re.compile(r"^#\|\s*eval:\s*false", re.MULTILINE)
 SLOW = re.compile(r"^#\|\s*slow\b", re.MULTILINE)
 
 
+# Pictures are stored as SVG on a transparent ground, the same bytes each time, so that they suit light and dark pages.
+DRAWING = """
+c.InlineBackend.figure_formats = {"svg"}
+c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "facecolor": "none", "metadata": {"Date": None}}
+c.InlineBackend.rc = {"svg.hashsalt": "segtune", "axes.facecolor": "none"}
+"""
+
+
 class Client(NotebookClient):
     "Runs every cell but those the directives leave out, whose outputs stay"
     slow = False
@@ -39,6 +47,10 @@ def execute(path, slow):
     "Run one notebook in its own folder and store what it shows"
     nb = nbformat.read(path, 4)
     with tempfile.TemporaryDirectory() as sockets:   # a kernel that listens on no port
+        profile = Path(sockets) / "profile_default"
+        profile.mkdir()
+        (profile / "ipython_kernel_config.py").write_text(f"c = get_config()\n{DRAWING}", encoding="utf-8")
+        os.environ["IPYTHONDIR"] = sockets
         local = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
         client = Client(nb, timeout=1800, kernel_name="python3", coalesce_streams=True, config=local,
                         resources={"metadata": {"path": str(path.parent)}})
@@ -55,7 +67,7 @@ def main():
     a = p.parse_args()
     wanted = [o.resolve() for o in a.notebooks]
     os.chdir(ROOT)
-    os.environ.update(environment(JUPYTER_PREFER_ENV_PATH="1"))
+    os.environ.update(environment(JUPYTER_PREFER_ENV_PATH="1", MPLBACKEND="module://matplotlib_inline.backend_inline", COLUMNS="80"))
     subprocess.run([BIN / "nbdev_export"], check=True)
     failed = []
     for path in wanted or [o.absolute() for o in sorted(nbglob(get_config().nbs_path, as_path=True))]:
