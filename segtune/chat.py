@@ -9,7 +9,7 @@ __all__ = ['chat_options', 'read_messages', 'range_segments', 'token_segments']
 from .registry import field_of, nearest, register
 from .segments import ConfigError, DataError, Segment, json_type
 from .sharegpt import turn_dicts
-from .templates import Place, locate, render, template_of
+from .templates import Place, locate, render, template_identity, template_of
 
 # %% ../nbs/00e_chat.ipynb #9adf3b4c
 chat_options = ('chat_template','chat_template_jinja','field_messages','message_property_mappings','message_field_role','message_field_content','roles','roles_to_train','train_on_eos',
@@ -153,7 +153,7 @@ def _chat(setting, chat_template=None, chat_template_jinja=None, roles_to_train=
         messages,more = read(row, at)
         trained = [_is_trained(m, i, roles_to_train, message_field_training, at) for i,m in enumerate(messages)]
         return _exact(setting, template, messages, trained, at, more)
-    return write, dict(template=template)
+    return write, template_identity(template, setting)
 
 # %% ../nbs/00e_chat.ipynb #dfbc32e6
 def _difference(dummy, full): # (start, end) in tokens of what differs, or None
@@ -222,7 +222,7 @@ def _chat_template(setting, chat_template=None, chat_template_jinja=None, roles_
         ids,offsets = setting.encode(text)
         labels = _token_labels(setting, ids, messages, trained, lambda i: _find_turn(setting, template, messages, i, at, more), ends, turn_ends)
         return token_segments(text, offsets, labels, _places_if(template, messages, setting, at, more))
-    return write, dict(template=template)
+    return write, template_identity(template, setting)
 
 def _flag(m, field): # what a message says about its own training, else yes
     return bool(m[field]) if m.get(field) is not None else True
@@ -244,4 +244,4 @@ def _chat_template_legacy(setting, chat_template='chatml', chat_template_jinja=N
         text,asked = render(template, messages, setting, at), render(template, messages[:1], setting, at, True)
         (ids,offsets),n = setting.encode(text), len(setting.encode(asked)[0])
         return token_segments(text, offsets, [k>=n for k in range(len(ids))], _places_if(template, messages, setting, at, {}))
-    return write, dict(template=template)
+    return write, template_identity(template, setting)

@@ -9,6 +9,7 @@ __all__ = ['RowFormat', 'find_format', 'example_format']
 import hashlib, importlib, inspect, os, sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from difflib import get_close_matches
 from . import chat, instruct, plain, sharegpt  # noqa: F401, their formats register themselves
 from .registry import Format, Windows, formats, guard_special, register, setting_of, special_choices
@@ -115,6 +116,7 @@ def find_format(
     special_in_data:str|None=None, # Control text in data: `parse`, `literal` or `error`; None: `parse` for axolotl's types, else `literal`
     sequence_len:int|None=None, # The longest row in tokens; None: no limit
     train_on_inputs:bool=False, # Train everything?
+    beside:str|None=None, # Directory where files that the entry names are looked up first, such as the config's own
     defaults:dict|None=None, # Options for formats that have them, where the entry says nothing, such as the config's `chat_template`
     **options, # Other keys of the dataset entry that the format understands
 )->RowFormat:
@@ -125,7 +127,8 @@ def find_format(
     _check_options(f, options)
     special_in_data = special_in_data or ('parse' if f.boundary=='axolotl' else 'literal')
     if special_in_data not in special_choices: raise ConfigError(f'expected one of {", ".join(special_choices)}, got {special_in_data!r}.', field='special_in_data')
-    setting = setting_of(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, train_on_inputs=train_on_inputs)
+    setting = setting_of(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, train_on_inputs=train_on_inputs,
+                         date=date.today().isoformat(), beside=beside)
     if f.reads_tokens and setting.axolotl and setting.encode is None: raise ConfigError(f'format {f.name!r} needs the tokenizer itself for axolotl\'s tokens. Pass it, or set boundary: split.', field='type')
     made = f.make(setting, **options)
     write,more = made if isinstance(made, tuple) else (made, {})

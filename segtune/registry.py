@@ -28,6 +28,9 @@ class Setting(NamedTuple):
     boundary:str='split' # The encoder's mode for the rows
     sequence_len:int|None=None # The longest row in tokens, if there is a limit
     train_on_inputs:bool=False # Is everything trained?
+    date:str='' # The day that a chat template is told, such as `2024-07-26`; empty: the present moment
+    beside:str|None=None # Directory where files that a config names are looked up first
+    tokenizer:object=None # The tokenizer itself, for rows that are tokens already; None where there is none
 
     axolotl = property(lambda self: self.boundary=='axolotl', doc='Reproduce axolotl to the bit, faults included?')
     bos = property(lambda self: self.names.get('bos_token','') if self.adds_bos else '', doc='What every row begins with, or an empty text.')
@@ -42,16 +45,19 @@ def _encode_of(tok):
 
 def setting_of(
     tokenizer=None, # A `FastTokenizer`, or only the names of its special tokens: `{'eos_token': '</s>', ...}`
-    **config, # `boundary`, `sequence_len`, `train_on_inputs`
+    **config, # `boundary`, `sequence_len`, `train_on_inputs`, `date`, `beside`
 )->Setting:
     "The setting that a tokenizer and a config make."
     if not hasattr(tokenizer, 'names'):
         names = tokenizer or {}
-        if not isinstance(names, dict): raise ConfigError(f'expected a FastTokenizer or the names of special tokens, got {type(tokenizer).__name__}. Use as_tokenizer.', field='tokenizer')
+        if not isinstance(names, dict):
+            message = f'expected a FastTokenizer or the names of special tokens, got {type(tokenizer).__name__}. Use as_tokenizer.'
+            raise ConfigError(message, field='tokenizer')
         adds = bool(names.get('bos_token')) and names['bos_token']!=names.get('eos_token')
         return Setting(names, adds, tuple(names.values()), **config)
     special = tuple(t['content'] for t in tokenizer.spec['added_tokens'])
-    return Setting(tokenizer.names, tokenizer.adds_bos, special, tokenizer.chat_template, tokenizer.source, _encode_of(tokenizer), **config)
+    return Setting(tokenizer.names, tokenizer.adds_bos, special, tokenizer.chat_template, tokenizer.source, _encode_of(tokenizer),
+                   tokenizer=tokenizer, **config)
 
 # %% ../nbs/00a_registry.ipynb #4f03f541
 @dataclass(frozen=True)
