@@ -9,7 +9,7 @@ __all__ = ['Source', 'fit', 'Count', 'encoded', 'batches', 'Writer', 'key_parts'
 # %% ../nbs/05_prepare.ipynb #98f7fd1a
 import hashlib, json, math, os, shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,6 +23,7 @@ from .formats import RowFormat
 from .linter import Linter
 from .segments import ConfigError, DataError
 from .sources import Rows
+from .files import sift
 
 # %% ../nbs/05_prepare.ipynb #ba617a6d
 @dataclass
@@ -34,9 +35,12 @@ class Source:
     @property
     def name(self)->str: return self.rows.name
 
-    def segments(self)->Iterator: # `(line, [Segment])`
+    def segments(self,
+        on_bad:str='error', # Wrong rows: `error` names them all, `skip` leaves them out
+        tell:Callable|None=None, # Told of `(line, DataError)` of each row left out
+    )->Iterator: # `(line, [Segment])`
         "The rows as segments, with their line numbers."
-        for line,row in self.rows: yield line, self.format(row, self.name, line)
+        yield from sift(self.rows.read(), lambda line,row: self.format(row, self.name, line), on_bad, tell)
 
 # %% ../nbs/05_prepare.ipynb #6c659f50
 def fit(

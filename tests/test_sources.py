@@ -1,0 +1,481 @@
+"Where rows come from: which rows a path names, and that nothing of a file, a directory or an address is read or left out without a word."
+import bz2
+import gzip
+import json
+import os
+import random
+import threading
+from datetime import datetime
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segtune import files as files_module
+from segtune.files import check_unchanged, count_rows, place_name, read_each, read_file, sift, stamp_of
+from segtune.segments import ConfigError, DataError, MissingError, SegtuneError
+from segtune.sources import find_rows
+from segtune.splits import directory_splits
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(json.dumps(o)+'\n' for o in rows), encoding='utf-8')
+    return path
+
+
+def texts(path, **how): return [row['text'] for r in find_rows(str(path), **how) for _, row in r]
+
+
+def notes(path, **how): return ' '.join(n for r in find_rows(str(path), **how) for n in r.notes)
+
+
+def message(f):
+    with pytest.raises(SegtuneError) as e: f()
+    assert '\n' not in str(e.value) and str(e.value).endswith('.')
+    return str(e.value)
+
+
+# ---- splits
+
+SPECS = ['train', 'train[:2]', 'train[3:]', 'train[-2:]', 'train[:-3]', 'train[10%:50%]', 'train[:33%]', 'test', 'train+test', 'test[1:]+train[:1]',
+         'train[2:2]', 'train[5:3]', 'train[:1000]', 'validation[1:2]', 'train[:2]+train[4:]', 'train[-1000:1]', 'train [:2]', 'train[25%:75%](closest)']
+LAYOUTS = {
+    'files': dict(train=['train.jsonl'], test=['test.jsonl'], validation=['validation.jsonl']),
+    'several': dict(train=['train_0.jsonl', 'train_1.jsonl', 'my-train.jsonl'], test=['eval.jsonl'], validation=['dev.jsonl']),
+    'hub': dict(train=['data/train-00000-of-00002.jsonl', 'data/train-00001-of-00002.jsonl'], test=['data/test-00000-of-00001.jsonl'], validation=['data/validation-00000-of-00001.jsonl']),
+    'folders': dict(train=['train/a.jsonl', 'train/deep/b.jsonl'], test=['test/a.jsonl'], validation=['valid/a.jsonl']),
+}
+
+
+def layout(d, kind):
+    for split, names in LAYOUTS[kind].items():
+        for name in names: write(d/name, [dict(text=f'{split} {name} {i}') for i in range(7 if split == 'train' else 3)])
+    return d
+
+
+@pytest.mark.parametrize('kind', LAYOUTS)
+def test_splits_and_slices_of_a_directory_are_those_of_datasets(tmp_path, kind):
+    from datasets import load_dataset
+    layout(tmp_path/'d', kind)
+    for spec in SPECS:
+        try: theirs = load_dataset(str(tmp_path/'d'), split=spec, cache_dir=str(tmp_path/'cache'))['text'][:]
+        except (ValueError, AssertionError, IndexError): theirs = None
+        if theirs: assert texts(tmp_path/'d', split=spec) == theirs, spec
+        else: message(lambda: texts(tmp_path/'d', split=spec))
+
+
+@pytest.mark.parametrize('kind', LAYOUTS)
+def test_several_splits_and_none_named_is_train_and_said(tmp_path, kind):
+    layout(tmp_path, kind)
+    assert {o.split()[0] for o in texts(tmp_path)} == {'train'}
+    assert 'has the splits train, validation, test; train is read' in notes(tmp_path)
+    assert 'train is read' not in notes(tmp_path, split='train')
+
+
+names = st.lists(st.sampled_from(['train', 'test', 'dev', 'val', 'trainer', 'a', 'my_train', 'evaluation', 'x-test-1', 'data']), min_size=1, max_size=2).map('/'.join)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(names.map(lambda o: f'{o}.jsonl'), min_size=1, max_size=5))
+def test_the_splits_found_are_those_of_datasets_in_the_same_order(tmp_path_factory, found):
+    from datasets.data_files import DataFilesDict, get_data_patterns
+    d = tmp_path_factory.mktemp('names')
+    for o in found: write(d/o, [dict(text='x')])
+    theirs = DataFilesDict.from_patterns(get_data_patterns(str(d)), base_path=str(d), allowed_extensions=None)
+    assert {k: list(dict.fromkeys(v)) for k, v in theirs.items()} == directory_splits(d)[0]
+
+
+@pytest.mark.parametrize('path, split, known', [('one.jsonl', 'nosuch', 'has the split train'), ('one.jsonl', 'test', 'has the split train'), ('*.jsonl', 'nosuch', 'has the split train'),
+                                                ('d', 'nosuch', 'has the splits train, validation, test'), ('d', 'train+dev', "not 'dev'"), ('one.jsonl', 'train[', 'is no part of a split'),
+                                                ('one.jsonl', 'train[a:b]', 'is no part of a split'), ('one.jsonl', '[:2]', 'is no part of a split')])
+def test_an_unknown_split_is_an_error_that_names_those_there_are(tmp_path, monkeypatch, path, split, known):
+    monkeypatch.chdir(tmp_path)
+    write(Path('one.jsonl'), [dict(text='a')])
+    layout(Path('d'), 'files')
+    assert known in message(lambda: find_rows(path, split=split))
+
+
+@pytest.mark.parametrize('name', ['d.jsonl', 'd.json', 'd.csv', 'd.parquet', 'd.arrow', 'd.txt', 'd.jsonl.gz'])
+def test_a_slice_of_any_kind_of_file_keeps_its_numbers(tmp_path, name):
+    rows = [dict(text=f'row {i}') for i in range(30)]
+    make(tmp_path/name, rows)
+    whole = list(find_rows(str(tmp_path/name))[0])
+    assert [row for _, row in whole] == rows
+    for spec, part in {'train[:2]': whole[:2], 'train[10%:20%]': whole[3:6], 'train[-1:]': whole[-1:]}.items():
+        r, = find_rows(str(tmp_path/name), split=spec)
+        assert list(r) == part and r.count() == len(part) and r.identity != find_rows(str(tmp_path/name))[0].identity
+    assert list(find_rows(str(tmp_path/name), skip=28)[0]) == whole[28:]
+
+
+def make(path, rows):
+    import pandas as pd
+    import pyarrow as pa
+    if path.suffix == '.parquet':
+        with open(path, 'wb') as f: pd.DataFrame(rows).to_parquet(f)
+    elif path.suffix == '.csv': pd.DataFrame(rows).to_csv(path, index=False)
+    elif path.suffix == '.txt': path.write_text(''.join(o['text']+'\n' for o in rows))
+    elif path.suffix == '.json': path.write_text(json.dumps(rows, indent=1))
+    elif path.suffix == '.gz': path.write_bytes(gzip.compress('\n'.join(map(json.dumps, rows)).encode()))
+    elif path.suffix == '.arrow':
+        t = pa.Table.from_pylist(rows)
+        with open(path, 'wb') as f, pa.ipc.new_stream(f, t.schema) as out: out.write_table(t, 7)
+    else: write(path, rows)
+
+
+def test_saved_datasets_honour_splits_and_read_no_file_that_is_not_theirs(tmp_path):
+    from datasets import Dataset, DatasetDict
+    one = Dataset.from_list([dict(text=f'row {i}') for i in range(10)])
+    one.save_to_disk(tmp_path/'one', num_shards=3)
+    write(tmp_path/'one/extra.jsonl', [dict(text='not of this dataset')])
+    (tmp_path/'one/data-00009-of-00009.arrow').write_bytes(b'not of this dataset')
+    assert texts(tmp_path/'one') == one['text'][:]
+    assert texts(tmp_path/'one', split='train[-2:]') == ['row 8', 'row 9']
+    assert "has the split train, not 'test'" in message(lambda: texts(tmp_path/'one', split='test'))
+    assert [n for n, _ in find_rows(str(tmp_path/'one'))[0]] == list(range(1, 11))
+    DatasetDict(train=one, test=one.select([3, 4])).save_to_disk(tmp_path/'two')
+    write(tmp_path/'two/train/extra.jsonl', [dict(text='not of this dataset')])
+    assert texts(tmp_path/'two') == one['text'][:] and 'train is read' in notes(tmp_path/'two')
+    assert texts(tmp_path/'two', split='test[1:]+train[:1]') == ['row 4', 'row 0']
+    one.select([9, 2]).filter(lambda o: True).save_to_disk(tmp_path/'picked')
+    assert texts(tmp_path/'picked') == ['row 9', 'row 2']
+    next((tmp_path/'one').glob('data-00001*')).unlink()
+    assert 'cannot read the file' in message(lambda: texts(tmp_path/'one'))
+
+
+def test_configurations_of_a_readme_and_several_names(tmp_path):
+    for o in 'abc': write(tmp_path/f'{o}/x.jsonl', [dict(text=o)])
+    entries = [dict(config_name='first', data_files='a/*.jsonl'), dict(config_name='second', data_files=[dict(split='train', path='b/*'), dict(split='test', path=['c/x.jsonl'])])]
+    import yaml
+    (tmp_path/'README.md').write_text(f'---\n{yaml.safe_dump(dict(configs=entries))}---\ntext\n')
+    assert texts(tmp_path, name='first') == ['a'] and texts(tmp_path, name='second') == ['b'] and texts(tmp_path, name='second', split='test') == ['c']
+    assert texts(tmp_path, name=['second', 'first']) == ['b', 'a']
+    assert 'has the configurations first, second' in message(lambda: texts(tmp_path))
+    assert "not 'third'" in message(lambda: texts(tmp_path, name='third'))
+
+
+def test_named_files_alone_are_read(tmp_path):
+    layout(tmp_path, 'files')
+    assert {o.split()[0] for o in texts(tmp_path, data_files=['test.jsonl', 'valid*.jsonl'])} == {'test', 'validation'}
+    assert {o.split()[0] for o in texts(tmp_path, data_files=dict(train='test.jsonl', late='train.jsonl'), split='late')} == {'train'}
+    assert 'no such file' in message(lambda: texts(tmp_path, data_files='tset.jsonl'))
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    write(tmp_path/'train.jsonl', [dict(text='a')])
+    write(tmp_path/'extra.jsonl', [dict(text='b')])
+    assert texts(tmp_path) == ['a'] and 'names say no split: extra.jsonl' in notes(tmp_path)
+    assert 'revision is for the hub' in notes(tmp_path/'train.jsonl', revision='main')
+    assert 'data_files is left out' in notes(tmp_path/'train.jsonl', data_files='x.jsonl')
+
+
+# ---- shards and skip
+
+@pytest.mark.parametrize('n, shards', [(10, 3), (7, 7), (23, 4), (5, 1)])
+def test_shards_have_the_rows_of_datasets_over_all_files_of_an_entry(tmp_path, n, shards):
+    from datasets import Dataset
+    rows = [dict(text=f'row {i}') for i in range(n)]
+    for k, part in enumerate((rows[:n//3], rows[n//3:])): write(tmp_path/f'{k}.jsonl', part)
+    seen = []
+    for k in range(shards):
+        theirs = Dataset.from_list(rows).shuffle(seed=5).shard(shards, k)['text'][:]
+        ours = texts(tmp_path, shards=shards, shards_idx=k, seed=5)
+        assert sorted(ours) == sorted(theirs)
+        seen += ours
+    assert sorted(seen) == sorted(o['text'] for o in rows)
+    if shards > 1: assert texts(tmp_path, shards=shards, seed=5) != texts(tmp_path, shards=shards, shards_idx=1, seed=5)
+    assert find_rows(str(tmp_path), shards=shards, seed=5)[0].identity != find_rows(str(tmp_path), shards=shards, seed=6)[0].identity
+    assert texts(tmp_path, preprocess_shards=4) == texts(tmp_path)
+
+
+@pytest.mark.parametrize('how', [dict(shards=-1), dict(shards=2, shards_idx=2), dict(shards=2, shards_idx=-1), dict(shards=True), dict(skip=-1), dict(skip=3), dict(shards='2')])
+def test_odd_shards_and_skips_are_errors(tmp_path, how):
+    message(lambda: find_rows(str(write(tmp_path/'a.jsonl', [dict(text='a')]*3)), **how))
+
+
+# ---- directories
+
+def test_a_directory_reads_neither_hidden_entries_nor_what_a_run_wrote(tmp_path):
+    for o in ('a.jsonl', '.ipynb_checkpoints/a.jsonl', '.git/a.json', '.a.jsonl', '__pycache__/a.json', 'last_run_prepared/k/a.json', 'made/a.json', 'run/adapter_config.json',
+              'run/a.json', 'model/tokenizer.json', 'sub/b.jsonl'): write(tmp_path/o, [dict(text=o)])
+    (tmp_path/'made/.segtune').mkdir()
+    assert texts(tmp_path) == ['a.jsonl', 'sub/b.jsonl']
+    assert all(o in notes(tmp_path) for o in ('last_run_prepared/', 'made/', 'model/'))
+
+
+def test_links_are_followed_once_and_cycles_end(tmp_path):
+    write(tmp_path/'elsewhere/b.jsonl', [dict(text='b')])
+    write(tmp_path/'d/a.jsonl', [dict(text='a')])
+    (tmp_path/'d/link').symlink_to(tmp_path/'elsewhere')
+    (tmp_path/'d/again').symlink_to(tmp_path/'elsewhere')
+    (tmp_path/'elsewhere/up').symlink_to(tmp_path/'d')
+    (tmp_path/'d/self').symlink_to(tmp_path/'d')
+    assert texts(tmp_path/'d') == ['a', 'b']
+    (tmp_path/'d/gone.jsonl').symlink_to(tmp_path/'nowhere.jsonl')
+    assert 'gone.jsonl: cannot read the file' in message(lambda: texts(tmp_path/'d'))
+
+
+def test_what_cannot_be_listed_or_read_is_an_error(tmp_path, monkeypatch):
+    write(tmp_path/'d/a.jsonl', [dict(text='a')])
+    write(tmp_path/'d/locked/b.jsonl', [dict(text='b')])
+    scan = os.scandir
+    def refuse(path):
+        if str(path).endswith('locked'): raise PermissionError(13, 'Permission denied')
+        return scan(path)
+    monkeypatch.setattr(os, 'scandir', refuse)
+    assert 'locked: cannot list the directory (Permission denied)' in message(lambda: texts(tmp_path/'d'))
+
+
+@pytest.mark.parametrize('path', ['', '\0', 'a\0b.jsonl', 'x'*5000, 'x'*300+'.jsonl', 'a.jsonl/b.jsonl', '/nosuch/place.csv', './nosuch', '/dev/null', 'empty', '~nobody/x.jsonl', 'data.xyz', '['])
+def test_odd_paths_are_errors(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    write(Path('a.jsonl'), [dict(text='a')])
+    Path('empty').mkdir()
+    Path('data.xyz').touch()
+    message(lambda: [list(r) for r in find_rows(path)])
+
+
+@pytest.mark.parametrize('name', [b'caf\xe9.jsonl', b'a\nb.jsonl', b'caf\xe9.parquet', b'caf\xe9.jsonl.gz', b'caf\xe9.arrow', b'\x1b[31m.csv'])
+def test_names_that_no_terminal_can_show_are_read_and_shown_safely(tmp_path, name):
+    path = tmp_path/os.fsdecode(name)
+    make(path, [dict(text='a'), dict(text='b')])
+    for r in (*find_rows(str(path)), *find_rows(str(tmp_path))):
+        assert [row['text'] for _, row in r] == ['a', 'b']
+        assert r.name.encode() and r.name.isprintable() and json.dumps([r.name], ensure_ascii=False).encode()
+    path.write_bytes(b'')
+    assert message(lambda: [list(r) for r in find_rows(str(path))]).isprintable()
+
+
+def test_many_small_files_are_cheap(tmp_path):
+    "what is done for each file must not grow with their number"
+    import time
+    for i in range(2000): (tmp_path/f'{i}.jsonl').write_text('{"text": "a"}\n')
+    began = time.process_time()
+    assert len(texts(tmp_path)) == 2000
+    assert time.process_time()-began < 4
+
+
+# ---- numbers of rows
+
+@pytest.mark.parametrize('text, name, numbers', [
+    ('[{"a": 1}, {"a": 2}]', 'd.json record', [1, 2]), ('[\n{"a": 1},\n\n{"a": 2}\n]', 'd.json', [2, 4]), ('[\n  {\n    "a": 1\n  },\n  {"a": 2}]', 'd.json', [2, 5]),
+    (' \n[{"a":1},\n{"a":2}]', 'd.json record', [1, 2]), ('[\n{"a":1}, {"a":2},\n{"a":3}]', 'd.json', [2, 3, 4]), ('\ufeff[\r\n{"a":1},\r\n{"a":2}\r\n]', 'd.json', [2, 3]),
+    ('{"a": 1}\n\n{"a": 2}', 'd.json', [1, 3])])
+def test_a_number_is_a_line_unless_the_name_says_record(tmp_path, monkeypatch, text, name, numbers):
+    monkeypatch.chdir(tmp_path)
+    Path('d.json').write_bytes(text.encode())
+    r, = find_rows('d.json')
+    assert (r.name, [n for n, _ in r]) == (name, numbers)
+    assert place_name('d.json') == name
+
+
+json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), lambda o: st.lists(o, max_size=3) | st.dictionaries(st.text(), o, max_size=3), max_leaves=8)
+
+
+@settings(deadline=None)
+@given(st.lists(st.dictionaries(st.text(st.characters(exclude_categories=['Cs'])), json_values, max_size=3), min_size=1, max_size=8), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 200))
+def test_a_list_read_in_pieces_is_the_list(tmp_path_factory, rows, indent, ascii, size):
+    import io
+    text = json.dumps(rows, indent=indent, ensure_ascii=ascii)
+    try: data = text.encode()
+    except UnicodeEncodeError: return
+    assert [o for _, o, _ in files_module._values(files_module._Text(io.BytesIO(data), size))] == rows
+
+
+def test_a_broken_list_is_named_with_its_line(tmp_path):
+    good = [json.dumps(dict(text='x'*50))]*2000
+    for k, bad in ((3, '{"text" "a"}'), (1500, '{"text": "a}'), (1999, '{"text": tru}')):
+        (tmp_path/'d.json').write_text('[\n'+',\n'.join([*good[:k], bad, *good[k:]])+'\n]')
+        assert f'd.json:{k+2}: invalid JSON' in message(lambda: list(read_file(tmp_path/'d.json')))
+    for text in ('[{"a": 1}', '[{"a": 1},', '[{"a": 1},]', '[{"a": 1}] x', '[', '[{"a": 1} {"a": 2}]', '['*100_000, '[{"a": "\xff"}]'.replace('\xff', '\udcff'), '[{"a": '+'9'*5000+'}]', '[]', '[ ]'):
+        (tmp_path/'d.json').write_bytes(text.encode(errors='surrogateescape'))
+        assert message(lambda: list(read_file(tmp_path/'d.json'))).startswith(f'{tmp_path}/d.json')
+
+
+# ---- wrong rows
+
+WRONG = {
+    'd.jsonl': '{"text": "a"}\n[1]\n{"text": "\\ud800"}\n{"text": "a", "text": "b"}\nnull\n{"text"\n{"a": '+'9'*5000+'}\n{"text": "b"}\n',
+    'd.json': '[{"text": "a"}, [1], {"text": "\\ud800"}, {"text": "a", "text": "b"}, null, 3, "x", {"text": "b"}]',
+    'd.csv': 'text,b\na,1\nonly one\nthree,2,3\n"x"y,2\n,,,\n"a""",\n"\n",,\nb,2\n'.replace('"a""",\n', '1,2,3\n'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_all_wrong_rows_are_told_in_one_go_or_left_out_and_told(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(WRONG[name])
+    make = lambda n, row: row['text']
+    with pytest.raises(DataError) as e: list(sift(read_each(name), make))
+    assert f'6 rows of {name} are wrong. Correct them, or leave them out with on_bad: skip.' in str(e.value) and len(str(e.value).splitlines()) == 7
+    told = []
+    kept = [o for _, o in sift(read_each(name), make, 'skip', lambda n, e: told.append((n, e)))]
+    assert kept == ['a', 'b'] and len(told) == 6 and all(e.row == n and e.source.startswith(name) for n, e in told)
+    assert count_rows(name) == 8
+
+
+def test_the_first_twenty_of_many_mistakes_are_shown_with_their_number(tmp_path):
+    path = write(tmp_path/'d.jsonl', [dict(text=None)]*300)
+    def make(n, row): raise DataError('expected a string, got null.', source='d.jsonl', row=n, field='text')
+    with pytest.raises(DataError) as e: list(sift(read_each(path), make))
+    lines = str(e.value).splitlines()
+    assert lines[0] == 'd.jsonl:1 text: expected a string, got null.' and lines[19].startswith('d.jsonl:20 ') and len(lines) == 21
+    assert lines[20] == '300 rows of d.jsonl are wrong; the first 20 are shown. Correct them, or leave them out with on_bad: skip.'
+    assert (e.value.source, e.value.row, e.value.field) == ('d.jsonl', 1, 'text')
+    with pytest.raises(ConfigError, match='expected error or skip'): list(sift(read_each(path), make, 'drop'))
+
+
+@pytest.mark.parametrize('where', ['{"text": "%s"}', '{"%s": 1}', '{"a": [{"b": "%s"}]}', '{"a": {"%s": 1}}', '{"conversations": [{"from": "human", "value": "x %s"}]}'])
+@pytest.mark.parametrize('form', ['%s\n', '[%s]', '[\n%s\n]'])
+def test_half_a_character_anywhere_in_a_row_is_refused(tmp_path, where, form):
+    for half in ('\\ud800', '\\uDFFF', 'a\\udc00b', '\\ud83d \\ude00'):
+        (tmp_path/'d.json').write_text(form % (where % half))
+        assert 'is a lone surrogate' in message(lambda: list(read_file(tmp_path/'d.json')))
+    (tmp_path/'d.json').write_text(form % (where % '\\ud83d\\ude00'))
+    assert '\U0001f600' in str([*read_file(tmp_path/'d.json')])
+
+
+# ---- odd files
+
+ODD = {
+    'quote.csv': (b'a,"b\n1,2\n', 'ends within a quoted cell'), 'head.csv': (b'"a"b,c\n1,2\n', 'invalid CSV'), 'twice.csv': (b'a,b,a\n1,2,3\n', "the column 'a' is given twice"),
+    'twice.tsv': (b'a\ta\n1\t2\n', "the column 'a' is given twice"), 'noname.csv': (b',,\n1,2,3\n', 'two columns have no name'), 'empty.csv': (b'', 'no rows'), 'onlyhead.csv': (b'a,b\n', 'no rows'),
+    'blank.csv': (b'\n\n', 'no rows'), 'latin.csv': (b'a\ncaf\xe9\n', 'invalid UTF-8'), 'utf16.csv': ('a,b\n1,2\n'.encode('utf-16'), 'invalid UTF-8'), 'open.csv': (b'a,b\n1,2\n"3,4\n5,6\n', ':3: the file ends within'),
+    'bad.parquet': (b'PAR1 not really', 'd'), 'empty.parquet': (b'', 'd'), 'bad.arrow': (b'ARROW1 not really', 'd'), 'empty.arrow': (b'', 'd'), 'noise.arrow': (bytes(range(200)), 'd'),
+    'bad.jsonl.gz': (b'not gz at all', 'd'), 'empty.jsonl.gz': (b'', 'd'), 'bad.jsonl.zst': (b'not zst', 'd'), 'bad.jsonl.bz2': (b'not bz2', 'd'), 'bad.jsonl.lz4': (b'nope', 'd'),
+    'utf16.jsonl': ('{"a": 1}'.encode('utf-16'), 'invalid UTF-8'), 'latin.txt': (b'caf\xe9\n', 'invalid UTF-8'), 'nul.jsonl': (b'\0\0\0\n', 'invalid JSON'), 'twice.json': (b'[{"a": 1, "a": 2}]', "key 'a' is given twice"),
+}
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_odd_files_end_in_one_clear_sentence(tmp_path, name):
+    data, said = ODD[name]
+    (tmp_path/name).write_bytes(data)
+    found = message(lambda: list(read_file(tmp_path/name)))
+    assert found.startswith(str(tmp_path/name)) and said in found
+
+
+@pytest.mark.parametrize('name', ['d.jsonl.gz', 'd.jsonl.bz2', 'd.jsonl.zst', 'd.jsonl.lz4', 'd.parquet', 'd.arrow', 'd.json', 'd.csv', 'd.jsonl'])
+def test_no_cut_and_no_flipped_byte_of_a_file_ends_in_a_traceback(tmp_path, name):
+    import pyarrow as pa
+    rows = [dict(text=f'row {i} '*5, n=[i, i+1]) for i in range(200)]
+    lines = ''.join(json.dumps(o)+'\n' for o in rows).encode()
+    path, dice = tmp_path/name, random.Random(name)
+    if path.suffix in ('.parquet', '.csv', '.arrow', '.json'): make(path, rows)
+    elif path.suffix == '.jsonl': path.write_bytes(lines)
+    else:
+        with pa.CompressedOutputStream(str(path), dict(gz='gzip', bz2='bz2', zst='zstd', lz4='lz4')[path.suffix[1:]]) as f: f.write(lines)
+    whole = path.read_bytes()
+    assert len(list(read_file(path))) == 200
+    for k in range(60):
+        at = dice.randrange(len(whole))
+        path.write_bytes(whole[:at] if k % 2 else whole[:at]+bytes([whole[at] ^ (1 << dice.randrange(8))])+whole[at+1:])
+        try: n = len(list(read_file(path)))
+        except SegtuneError as e: assert str(e).startswith(str(path))
+        else: assert k % 2 == 0 or path.suffix not in ('.gz', '.bz2', '.zst', '.lz4', '.parquet', '.json') or at > len(whole)-30, f'{n} rows of a file cut at {at} of {len(whole)}'
+
+
+def test_compressed_files_in_several_parts_are_read_whole(tmp_path):
+    for name, squeeze in (('d.jsonl.gz', gzip.compress), ('d.jsonl.bz2', bz2.compress)):
+        (tmp_path/name).write_bytes(b''.join(squeeze(b'{"text": "%d"}\n' % i) for i in range(5)))
+        assert texts(tmp_path/name) == list('01234')
+
+
+def test_long_cells_are_read(tmp_path):
+    (tmp_path/'d.csv').write_text('text\n'+'x'*1_000_000+'\n"'+'y\n'*200_000+'"\n')
+    assert [len(row['text']) for _, row in read_file(tmp_path/'d.csv')] == [1_000_000, 400_000]
+
+
+def test_columns_given_twice_are_refused_in_every_table(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    t = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=['a', 'a'])
+    pq.write_table(t, tmp_path/'d.parquet')
+    with pa.OSFile(str(tmp_path/'d.arrow'), 'wb') as f, pa.ipc.new_file(f, t.schema) as out: out.write_table(t)
+    for name in ('d.parquet', 'd.arrow'): assert "the column 'a' is given twice" in message(lambda: list(read_file(tmp_path/name)))
+    inner = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=['a', 'a'])
+    pq.write_table(pa.table({'s': inner}), tmp_path/'d.parquet')
+    message(lambda: list(read_file(tmp_path/'d.parquet')))
+
+
+def test_odd_values_of_a_table_are_read_or_refused_row_by_row(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    columns = dict(decimal=pa.array([Decimal('1.5'), None]), large=pa.array([['a'], []], pa.large_list(pa.large_string())), map=pa.array([[('k', 'v')], []], pa.map_(pa.string(), pa.string())),
+                   nested=pa.array([dict(a=dict(b=[1])), None]), words=pa.array(['a', 'b']).dictionary_encode(), when=pa.array([datetime(2020, 1, 1), None]), data=pa.array([b'\xff', b'']), null=pa.nulls(2))
+    pq.write_table(pa.table(columns), tmp_path/'d.parquet')
+    (_, row), (_, last) = read_file(tmp_path/'d.parquet')
+    assert row['large'] == ['a'] and row['nested'] == dict(a=dict(b=[1])) and row['words'] == 'a' and last['decimal'] is None
+    broken = pa.Array.from_buffers(pa.string(), 3, pa.array([b'a', b'\xff\xfe', b'c']).buffers())
+    far = pa.array([0, 2**62, 1], pa.timestamp('us'))
+    for column in (broken, far, pa.array([0, 2**30, 1], pa.int32()).cast(pa.date32())):
+        pq.write_table(pa.table(dict(text=pa.array(['a', 'b', 'c']), odd=column)), tmp_path/'d.parquet', coerce_timestamps=None)
+        rows = list(read_each(tmp_path/'d.parquet'))
+        assert [isinstance(o, DataError) for _, o in rows] == [False, True, False] and [n for n, _ in rows] == [1, 2, 3]
+        assert 'd.parquet:2: a value cannot be read' in message(lambda: list(read_file(tmp_path/'d.parquet')))
+
+
+# ---- files that change
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
+    path = write(tmp_path/'d.jsonl', [dict(text='a')])
+    def later(): os.utime(path, ns=(1, 10**18))
+    for old in (False, True):
+        if old: later()
+        stamp = stamp_of(path)
+        check_unchanged([stamp])
+        times = path.stat()
+        path.write_text(path.read_text().replace('a"', 'b"') if old else path.read_text()+'{"text": "c"}\n')
+        assert 'd.jsonl: the file changed while it was read' in message(lambda: check_unchanged([stamp]))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    stamp = stamp_of(path)
+    path.unlink()
+    assert 'changed' in message(lambda: check_unchanged([stamp]))
+    assert 'cannot read the file' in message(lambda: stamp_of(path))
+
+
+# ---- addresses
+
+@pytest.fixture
+def server():
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            data = b'[{"text": "a"}, {"text": "b"}]' if '.json?' in self.path or self.path.endswith('.json') else b'{"text": "a"}\n{"text": "b"}\n'
+            if self.path == '/gone.jsonl': self.connection.close(); return
+            self.send_response({'/none.jsonl': 404, '/broken.jsonl': 500, '/moved.jsonl': 302, '/round.jsonl': 302, '/no.jsonl': 403}.get(self.path, 200))
+            for k, to in {'/moved.jsonl': '/d.jsonl', '/round.jsonl': '/round.jsonl'}.items():
+                if self.path == k: self.send_header('Location', to)
+            if 'unsized' not in self.path: self.send_header('Content-Length', str(len(data)+9*(self.path == '/cut.jsonl')))
+            self.end_headers()
+            self.wfile.write(data)
+        def log_message(self, *args): pass
+    s = HTTPServer(('127.0.0.1', 0), Answer)
+    threading.Thread(target=s.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{s.server_port}'
+    s.shutdown()
+
+
+@pytest.mark.parametrize('path', ['d.jsonl', 'd.json', 'moved.jsonl', 'd.jsonl?download=true', 'unsized.jsonl', 'a b é.jsonl'])
+def test_addresses_are_read(server, path):
+    r, = find_rows(f'{server}/{path}')
+    assert [row['text'] for _, row in r] == ['a', 'b'] and r.name.startswith(server)
+    assert texts(f'{server}/{path}', split='train[1:]') == ['b']
+    assert "not 'test'" in message(lambda: texts(f'{server}/{path}', split='test'))
+
+
+@pytest.mark.parametrize('path, said', [('none.jsonl', '404'), ('broken.jsonl', '500'), ('no.jsonl', '403'), ('cut.jsonl', 'broke after 28 of 37 bytes'), ('gone.jsonl', 'cannot be fetched'), ('round.jsonl', 'redirect')])
+def test_addresses_that_fail_say_why(server, path, said):
+    assert said in message(lambda: find_rows(f'{server}/{path}'))
+
+
+def test_odd_addresses_are_errors(tmp_path):
+    for url in ('http://127.0.0.1:1/d.jsonl', 'http://', 'http://[', 'nosuch://x/d.jsonl', 'https:///d.jsonl', 'http://127.0.0.1:99999/d.jsonl'):
+        assert 'secret' not in message(lambda: find_rows(url))
+    assert 'secret' not in message(lambda: find_rows('http://me:secret@127.0.0.1:1/d.jsonl'))
+    try: import s3fs  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingError, match='s3fs'): find_rows('s3://bucket/d.jsonl')
+    assert texts(f'file://{write(tmp_path/"d.jsonl", [dict(text="a")])}') == ['a']
