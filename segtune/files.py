@@ -68,7 +68,8 @@ def _read_json(path, name):
             except DataError as e:
                 yield n, e
                 continue
-            if row is not None: yield n, _row(row, name, n)
+            if type(row) is dict: yield n, row
+            elif row is not None: yield n, _row(row, name, n)
 
 # %% ../nbs/00g_files.ipynb #481ac0e9
 _plain = json.JSONDecoder()
@@ -235,8 +236,8 @@ def _numbered(batches, name):
         yield from _rows_of(b, n, name)
         n += b.num_rows
 
-# %% ../nbs/00g_files.ipynb #3c00aeca
-def _batches(path, name, kind): # record batches of a file
+# %% ../nbs/00g_files.ipynb #abeba617
+def _batches(path, name, kind, columns=None): # record batches of a file; [] for their sizes alone
     import pyarrow as pa, pyarrow.parquet as pq
     what = dict(parquet='Parquet', arrow='Arrow data')[kind]
     try:
@@ -244,7 +245,7 @@ def _batches(path, name, kind): # record batches of a file
             if kind=='parquet': found = pq.ParquetFile(f)
             else: found = _opened(f, pa)
             _check_columns((found.schema_arrow if kind=='parquet' else found.schema).names, name)
-            if kind=='parquet': yield from found.iter_batches(1000)
+            if kind=='parquet': yield from found.iter_batches(1000, columns=columns)
             elif hasattr(found, 'get_batch'): yield from map(found.get_batch, range(found.num_record_batches))
             else: yield from found
     except pa.ArrowException as e:
@@ -261,30 +262,35 @@ def _read_arrow(path, name): return _numbered(_batches(path, name, 'arrow'), nam
 _readers = dict(json=_read_json, csv=_read_csv, tsv=_read_tsv, parquet=_read_parquet, arrow=_read_arrow,
                 text=_read_text)
 
-# %% ../nbs/00g_files.ipynb #b7c1accd
+# %% ../nbs/00g_files.ipynb #82887562
+def _unreadable(e, name):
+    why = getattr(e, 'strerror', None) or _first_line(e)
+    return DataError(f'cannot read the file ({why}). Check `path`.', source=fspath(name))
+
 def read_each(
     path:str|PathLike, # A file
     ds_type:str|None=None, # What it holds, if its name does not say
     name:str|None=None, # What messages call it; `place_name` if not given
 )->Iterator[tuple[int,dict|DataError]]: # `(number, row)`, or the mistake in the row's stead
     "Stream the rows of a file with their line or record, wrong ones among them."
-    n,name = 0,place_name(path, ds_type) if name is None else name
+    if name is None: name = place_name(path, ds_type)
     try:
-        for n,row in _readers[kind_of(path, ds_type)](path, name): yield n,row
+        rows = iter(_readers[kind_of(path, ds_type)](path, name))
+        first = next(rows, None)
+        if first: yield first
+        yield from rows
     except DataError: raise
     except (OSError, ValueError, EOFError) as e:
-        why = getattr(e, 'strerror', None) or _first_line(e)
-        file = name.removesuffix(_by_record)
-        raise DataError(f'cannot read the file ({why}). Check `path`.', source=file) from None
-    if not n: raise DataError('the file has no rows.', source=name.removesuffix(_by_record))
+        raise _unreadable(e, name.removesuffix(_by_record)) from None
+    if not first: raise DataError('the file has no rows.', source=name.removesuffix(_by_record))
 
 def raising(
     rows:Iterator, # As from `read_each`
 )->Iterator[tuple[int,dict]]: # `(number, row)`
     "Stop at the first mistake among rows."
-    for n,row in rows:
-        if isinstance(row, DataError): raise row
-        yield n, row
+    for o in rows:
+        if type(o[1]) is not dict and isinstance(o[1], DataError): raise o[1]
+        yield o
 
 def read_file(
     path:str|PathLike, # A file
@@ -301,8 +307,9 @@ def count_rows(
 )->int: # Wrong ones among them
     "How many rows a file has."
     kind = kind_of(path, ds_type)
-    if kind in ('parquet','arrow'): return sum(b.num_rows for b in _batches(path, place_name(path, ds_type), kind))
-    return sum(1 for _ in read_each(path, ds_type))
+    if kind not in ('parquet','arrow'): return sum(1 for _ in read_each(path, ds_type))
+    try: return sum(b.num_rows for b in _batches(path, printable(fspath(path), ''), kind, columns=[]))
+    except OSError as e: raise _unreadable(e, path) from None
 
 # %% ../nbs/00g_files.ipynb #1b7473b2
 def _together(first, n): # one error of several
@@ -318,13 +325,14 @@ def sift(
     make:Callable, # Makes something of `(number, row)`; may raise a `DataError`
     on_bad:str='error', # `error`: raise when all rows are seen; `skip`: leave wrong rows out
     tell:Callable|None=None, # Told of `(number, DataError)` of each row left out
+    source:str|None=None, # What messages call the rows
     most:int=20, # Mistakes shown in an error
 )->Iterator: # `(number, what was made)` of the good rows; in an error none after the first wrong one
     "Make something of each row that is right."
     if on_bad not in ('error','skip'): raise ConfigError(f'expected error or skip, got {on_bad!r}.', field='on_bad')
     first,n = [],0
     for number,row in rows:
-        try: made = _made(number, row, make)
+        try: made = _made(number, row, make, source)
         except DataError as e:
             n += 1
             if len(first)<most: first.append(e)
@@ -333,10 +341,11 @@ def sift(
         if not n or on_bad=='skip': yield number, made
     if n and on_bad=='error': raise _together(first, n)
 
-def _made(number, row, make):
+def _made(number, row, make, source):
     if isinstance(row, DataError): raise row
     try: return make(number, row)
-    except RecursionError: raise DataError('the row is nested too deeply. Write it flatter.', row=number) from None
+    except RecursionError:
+        raise DataError('the row is nested too deeply. Write it flatter.', source=source, row=number) from None
 
 # %% ../nbs/00g_files.ipynb #7603de3d
 def digest_of(

@@ -40,7 +40,7 @@ class Source:
         tell:Callable|None=None, # Told of `(line, DataError)` of each row left out
     )->Iterator: # `(line, [Segment])`
         "The rows as segments, with their line numbers."
-        yield from sift(self.rows.read(), lambda line,row: self.format(row, self.name, line), on_bad, tell)
+        yield from sift(self.rows.read(), lambda line,row: self.format(row, self.name, line), on_bad, tell, self.name)
 
 # %% ../nbs/05_prepare.ipynb #6c659f50
 def fit(

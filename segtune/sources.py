@@ -107,7 +107,8 @@ def _state(folder): # of a saved dataset; None: it is none
     try: state = json.loads((Path(folder)/'state.json').read_text(encoding='utf-8'))
     except FileNotFoundError: return None
     except (OSError, ValueError) as e:
-        raise DataError(f'cannot be read ({_why(e)}). Save it again.', source=fspath(Path(folder)/'state.json')) from None
+        at = fspath(Path(folder)/'state.json')
+        raise DataError(f'cannot be read ({_why(e)}). Save it again.', source=at) from None
     return state if isinstance(state, dict) and '_data_files' in state else None
 
 def _dict_splits(folder): # splits of a saved dictionary of datasets; None: it is none

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from .segments import ConfigError, MissingError, Segment, segments2row
 
 # %% ../nbs/05b_stdlib.ipynb #3e528b1a
-_left_out = frozenset('test tests idlelib lib2to3 site-packages dist-packages turtledemo ensurepip pydoc_data encodings __pycache__'.split())
+_left_out = frozenset('''test tests idlelib lib2to3 site-packages dist-packages turtledemo ensurepip pydoc_data
+    encodings __pycache__'''.split())
 
 def _module(path, root):
     parts = path.relative_to(root).with_suffix('').parts
@@ -32,8 +33,9 @@ def stdlib_files(
     for folder,inner,names in os.walk(root):
         inner[:] = [o for o in inner if o not in _left_out]
         found += [Path(folder,o) for o in names if o.endswith('.py')]
-    if not found: raise MissingError(f'found no Python source in {str(root)!r}. Install the library\'s source, or give `root` a folder that holds it.')
-    return sorted((_module(o, root),o) for o in found)
+    if found: return sorted((_module(o, root),o) for o in found)
+    fix = "Install the library's source, or give `root` a folder that holds it."
+    raise MissingError(f'found no Python source in {str(root)!r}. {fix}')
 
 # %% ../nbs/05b_stdlib.ipynb #47290af8
 _functions = ast.FunctionDef, ast.AsyncFunctionDef
@@ -126,7 +128,8 @@ def described_functions(
         if source and sentence and is_worth_learning(sentence, name): yield Described(module, name, source, sentence)
 
 # %% ../nbs/05b_stdlib.ipynb #6cf947fb
-def _row(o, eos): return dict(segments2row(function_segments(o.source, o.sentence, eos)), module=o.module, function=o.function)
+def _row(o, eos):
+    return dict(segments2row(function_segments(o.source, o.sentence, eos)), module=o.module, function=o.function)
 
 def stdlib_rows(
     eos:str, # Text that ends an answer, such as `<|im_end|>`
@@ -156,7 +159,7 @@ def is_held_out(
 def split_rows(
     rows:list[dict], # From `stdlib_rows`
     held_out:frozenset|set=held_out_modules, # Names of the module families held out
-)->tuple[list[dict],list[dict],int]: # Training rows, held-out rows, and how many held-out rows repeated a training answer and were left out
+)->tuple[list[dict],list[dict],int]: # To train on, held out, and left out: their answer is trained
     "Part rows by module."
     train = [o for o in rows if not is_held_out(o['module'], held_out)]
     apart = [o for o in rows if is_held_out(o['module'], held_out)]
@@ -171,7 +174,8 @@ def _spread(rows):
     return [rows[i*step%n] for i in range(n)]
 
 def _write(path, rows):
-    with open(path, 'w', encoding='utf-8', newline='\n') as f: f.writelines(json.dumps(o, ensure_ascii=False)+'\n' for o in rows)
+    with open(path, 'w', encoding='utf-8', newline='\n') as f:
+        f.writelines(json.dumps(o, ensure_ascii=False)+'\n' for o in rows)
 
 def write_stdlib(
     folder:str|Path, # Where the files go; made if it is not there
@@ -183,7 +187,9 @@ def write_stdlib(
 )->dict: # `{"train": n_rows, "held_out": n_rows, "repeated": n_rows}`
     "Write `train.jsonl` and `held_out.jsonl`."
     train,apart,n_repeated = split_rows(list(stdlib_rows(eos, max_chars, root)), held_out)
-    if not train or not apart: raise ConfigError(f'{len(train)} rows to train on and {len(apart)} held out; both are needed. Change `held_out`, `max_chars` or `root`.')
+    if not train or not apart:
+        found = f'{len(train)} rows to train on and {len(apart)} held out'
+        raise ConfigError(f'{found}; both are needed. Change `held_out`, `max_chars` or `root`.')
     parts = dict(train=_spread(train)[:max_rows], held_out=_spread(apart)[:max_rows])
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from segtune import packaged
-from segtune.packaged import PackagedModel, bundled, cache_dir, install_hint, packaged_models, packaged_path
+from segtune.packaged import PackagedModel, bundled, bundled_path, cache_dir, install_hint, packaged_models, packaged_path
 from segtune.segments import ConfigError, MissingError
+from segtune.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -54,6 +55,14 @@ def test_the_mistral_tokenizers_are_mistrals():
 
 def test_unknown_names_are_errors():
     with pytest.raises(ConfigError, match=r"These do: tiny, gpt2, mistral-v0\.1, mistral-v0\.1-chatml"): bundled("llama")
+
+@pytest.mark.parametrize("name", ["tiny", "mistral-v0.1", "mistral-v0.1-chatml", "gpt2"])
+def test_bundled_names_can_stand_in_a_config(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for written in (f"segtune/{name}", f"bundled:{name}"): assert bundled_path(written) == packaged_path(written) == bundled(name)
+    assert load_tokenizer(f"segtune/{name}").fingerprint() == load_tokenizer(bundled(name)).fingerprint()
+    for other in (name, f"./segtune/{name}", f"org/segtune/{name}"): assert bundled_path(other) is None
+    with pytest.raises(ConfigError, match="These do: tiny"): load_tokenizer("segtune/nosuch")
 
 def test_data_is_small_and_named():
     files = {o.relative_to(bundled("tiny").parent).as_posix(): o.stat().st_size for o in bundled("tiny").parent.rglob("*") if o.is_file()}
