@@ -11,14 +11,14 @@ __all__ = ['need_packages', 'quiet', 'Precision', 'choose_precision', 'quantizat
 
 # %% ../nbs/07_adapt.ipynb #048c7d3c
 import copy, json, os, re, shutil, warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from .segments import ConfigError, DataError, MissingError, RunError, SegtuneError
-from .tokenizer import base_path, load_tokenizer
+from .segments import ConfigError, DataError, MissingError, SegtuneError
+from .tokenizer import base_path
 
 # %% ../nbs/07_adapt.ipynb #a5b96578
 _packages = ('torch','peft','accelerate','safetensors')
@@ -418,8 +418,10 @@ def is_tied(
     return head is not None and getattr(head, 'weight', None) is getattr(table, 'weight', 0)
 
 def _inside(layer): # the layer that an adapter sits on, if any does
-    return next((getattr(layer, o) for o in ('base_layer','original_module') if hasattr(layer, o)), layer)
+    inside = next((getattr(layer, o) for o in ('base_layer','original_module') if hasattr(layer, o)), None)
+    return layer if inside is None else _inside(inside)
 
+# %% ../nbs/07_adapt.ipynb #5ff320ef
 def untie(
     model, # A transformers causal language model, with or without an adapter
 )->bool: # Was it tied?
@@ -427,15 +429,11 @@ def untie(
     import torch
     if not is_tied(model): return False
     inner = model.get_base_model() if hasattr(model, 'get_base_model') else model
-    head = inner.get_output_embeddings()
-    while (inside := _inside(head)) is not head: head = inside
+    head = _inside(inner.get_output_embeddings())
     if hasattr(inner, 'segtune_loaded'): inner.segtune_loaded['overrides_of_model_config'] |= dict(tie_word_embeddings=False)
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
     say_tied(inner, False)
     return True
-
-def say_tied(model, tied):
-    for o in {id(c):c for c in (model.config, model.config.get_text_config())}.values(): o.tie_word_embeddings = tied
 
 def say_tied(
     model, # A transformers causal language model

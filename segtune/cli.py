@@ -295,15 +295,13 @@ def evaluate(config:ConfigPath, set:Overrides=None):
     print(f'tuned: loss {e.loss:.4f}, perplexity {e.perplexity:.2f}')
 
 @app.command()
-def merge(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help='New directory')], set:Overrides=None,
-    dtype:Annotated[str, typer.Option(help='Number format: float32, bfloat16, float16, or auto for the one of the base model')]='auto'):
+def merge(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help='New directory')], set:Overrides=None):
     "Write the model with its adapter built in."
     from segtune.generate import merge as run
     from segtune.run import find_path
     cfg = _config(config, set)
     base = find_path(cfg.base_model, config)
-    where = dict(base_model=base if Path(base).is_dir() else None, trust_remote_code=cfg.trust_remote_code)
-    print(run(cfg.output_dir, out, dtype=dtype, **where))
+    print(run(cfg.output_dir, out, base_model=base if Path(base).is_dir() else None))
 
 # %% ../nbs/11_cli.ipynb #9ef202a0
 @app.command()

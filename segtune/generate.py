@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .segments import ConfigError, DataError, RunError, Segment, SegtuneError
 from .tokenizer import base_path, load_tokenizer
 from .encode import Encoder
-from .adapt import (check_fits, find_dtype, fit_vocabulary, is_tied, load_base, name_special_ids, need_packages, quiet, read_adapter_config,
+from .adapt import (check_fits, find_dtype, fit_vocabulary, load_base, name_special_ids, need_packages, quiet, read_adapter_config,
                            read_record, save_tokenizer, say_tied, token_ids, untie)
 from .batches import load_rows
 from .trainer import heldout_loss

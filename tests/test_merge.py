@@ -160,7 +160,7 @@ def test_an_unknown_number_format_is_named(base, tmp_path):
 def test_numbers_that_do_not_fit_the_format_are_an_error(base, tmp_path):
     from segtune.generate import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"], lora_alpha=4e9)
-    with pytest.raises(RunError, match="float16 cannot hold|otherwise"): merge(tmp_path / "a", tmp_path / "m", dtype="float16", log=lambda o: None)
+    with pytest.raises(RunError, match=r"float16 cannot hold|otherwise"): merge(tmp_path / "a", tmp_path / "m", dtype="float16", log=lambda o: None)
     assert [o.name for o in tmp_path.iterdir()] == ["a"]
 
 
@@ -221,7 +221,7 @@ def test_a_merge_that_fails_leaves_nothing_in_the_way(base, tmp_path, monkeypatc
     for name, error in (("save_tokenizer", OSError(28, "No space left on device")), ("untie", KeyboardInterrupt()), ("load_base", ConfigError("no"))):
         with monkeypatch.context() as m:
             real, calls = getattr(generate, name), []
-            def fail(*args, real=real, error=error, calls=calls, **how):
+            def fail(*args, real=real, error=error, calls=calls, name=name, **how):
                 calls.append(1)
                 if name == "load_base" and len(calls) == 1: return real(*args, **how)
                 raise error
@@ -236,7 +236,7 @@ def test_a_wrong_merge_is_found_out_and_taken_away(base, tmp_path, monkeypatch):
     from segtune import generate
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj", "embed_tokens"])
     monkeypatch.setattr(generate, "untie", lambda model: False)
-    with pytest.raises(RunError, match="answers otherwise than base model and adapter.*Nothing was written"): generate.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
+    with pytest.raises(RunError, match=r"answers otherwise than base model and adapter.*Nothing was written"): generate.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
     assert names(tmp_path) == ["a"]
 
 def test_files_that_do_not_hold_the_merged_weights_are_found_out(base, tmp_path, monkeypatch):
@@ -340,7 +340,7 @@ def test_prompts_the_model_cannot_read_are_named_before_generation(base, tmp_pat
     make_adapter(base("gpt2"), tmp_path / "a", lora_target_modules=["c_attn"])
     model, tok = load_adapter(tmp_path / "a")
     assert len(generate(model, tok, [[5] * 62], max_new_tokens=2)) == 1
-    with pytest.raises(DataError, match="the prompt with an answer of 2 has 65 tokens, and the model has positions for 64. Fix: shorten the prompt or ask for fewer"): generate(model, tok, [[5] * 63], max_new_tokens=2)
+    with pytest.raises(DataError, match=r"the prompt with an answer of 2 has 65 tokens, and the model has positions for 64. Fix: shorten the prompt or ask for fewer"): generate(model, tok, [[5] * 63], max_new_tokens=2)
     with pytest.raises(DataError, match=r"prompt 1 \(from 0\) is empty"): generate(model, tok, [[5], []], max_new_tokens=2)
     with pytest.raises(DataError, match="token id 5000 is beyond"): generate(model, tok, [[5000]], max_new_tokens=2)
 
@@ -358,7 +358,7 @@ def test_running_out_of_memory_is_one_sentence(monkeypatch):
     for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), MemoryError()):
         def fail(*args, error=error, **how): raise error
         monkeypatch.setattr(model, "generate", fail)
-        with pytest.raises(RunError, match="out of memory while generating. Fix: answer fewer prompts together"): generate(model.train(), load_tokenizer(TINY), [[5]])
+        with pytest.raises(RunError, match=r"out of memory while generating. Fix: answer fewer prompts together"): generate(model.train(), load_tokenizer(TINY), [[5]])
         assert model.training
 
 @pytest.mark.parametrize("how, field", [
