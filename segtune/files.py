@@ -59,6 +59,10 @@ def _row(o, name, n): # the row, or the mistake in its stead
     if type(o) is dict: return o
     return DataError(f'expected an object, got {json_type(o)}. Each row is one object.', source=name, row=n)
 
+def _spread(name, n): # an object written to be read
+    msg = 'the object goes over several lines. Write each object on one line, or all of them as a list.'
+    return DataError(msg, source=name, row=n)
+
 def _read_json(path, name):
     with _stream(path) as f:
         if _begins_list(_bom(f.peek(4096))): yield from _read_list(f, name); return
@@ -66,6 +70,7 @@ def _read_json(path, name):
             if n==1: line = _bom(line)
             try: row = parse_line(line, name, n)
             except DataError as e:
+                if line.strip()==b'{': raise _spread(name, n) from None
                 yield n, e
                 continue
             if type(row) is dict: yield n, row
@@ -271,6 +276,7 @@ def read_each(
     path:str|PathLike, # A file
     ds_type:str|None=None, # What it holds, if its name does not say
     name:str|None=None, # What messages call it; `place_name` if not given
+    may_be_empty:bool=False, # May it have no rows, as one of several files?
 )->Iterator[tuple[int,dict|DataError]]: # `(number, row)`, or the mistake in the row's stead
     "Stream the rows of a file with their line or record, wrong ones among them."
     if name is None: name = place_name(path, ds_type)
@@ -282,7 +288,7 @@ def read_each(
     except DataError: raise
     except (OSError, ValueError, EOFError) as e:
         raise _unreadable(e, name.removesuffix(_by_record)) from None
-    if not first: raise DataError('the file has no rows.', source=name.removesuffix(_by_record))
+    if not first and not may_be_empty: raise DataError('the file has no rows.', source=name.removesuffix(_by_record))
 
 def raising(
     rows:Iterator, # As from `read_each`

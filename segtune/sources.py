@@ -109,14 +109,18 @@ def _state(folder): # of a saved dataset; None: it is none
     except (OSError, ValueError) as e:
         at = fspath(Path(folder)/'state.json')
         raise DataError(f'cannot be read ({_why(e)}). Save it again.', source=at) from None
-    return state if isinstance(state, dict) and '_data_files' in state else None
+    if not isinstance(state, dict) or '_data_files' not in state: return None
+    found = state['_data_files']
+    if type(found) is list and all(type(o) is dict and type(o.get('filename')) is str for o in found): return state
+    raise DataError('does not name the files. Save the dataset again.', source=fspath(Path(folder)/'state.json'))
 
 def _dict_splits(folder): # splits of a saved dictionary of datasets; None: it is none
     path = Path(folder)/'dataset_dict.json'
-    try: return list(json.loads(path.read_text(encoding='utf-8'))['splits'])
+    try: found = json.loads(path.read_text(encoding='utf-8'))['splits']
     except FileNotFoundError: return None
-    except (OSError, ValueError, LookupError, TypeError):
-        raise DataError('does not say the splits. Save the dataset again.', source=fspath(path)) from None
+    except (OSError, ValueError, LookupError, TypeError): found = None
+    if type(found) is list and found and all(type(o) is str and o for o in found): return found
+    raise DataError('does not name the splits. Save the dataset again.', source=fspath(path)) from None
 
 def _saved(folder): # rows of a directory that `save_to_disk` made
     state,name = _state(folder),printable(fspath(folder), '')
@@ -124,10 +128,11 @@ def _saved(folder): # rows of a directory that `save_to_disk` made
     if state.get('_indices_data_files'): return _library_rows(_load_saved(folder), name)
     parts = [Path(folder)/o['filename'] for o in state['_data_files']]
     def read():
-        rows = (row for p in parts for _,row in read_each(p, 'arrow', name))
+        n,rows = 0,(row for p in parts for _,row in read_each(p, 'arrow', name, may_be_empty=True))
         for n,row in enumerate(rows, 1):
             wrong = isinstance(row, DataError)
             yield n, DataError(row.message, source=name, row=n) if wrong else row
+        if not n: raise DataError('the dataset has no rows.', source=name)
     def count(): return sum(count_rows(p, 'arrow') for p in parts)
     return Rows(name, read, [Path(folder)/'state.json', *parts], count=count)
 
@@ -232,7 +237,7 @@ def _directory(path, ds_type, name, data_files): # ({split: function that gives 
     if (names := _dict_splits(path)) is not None:
         return {k:lambda k=k: [_saved(Path(path)/k)] for k in names}, []
     if (state := _state(path)) is not None:
-        return {state.get('_split') or 'train':lambda: [_saved(path)]}, []
+        return {str(state.get('_split') or 'train'):lambda: [_saved(path)]}, []
     splits,notes = directory_splits(path, name)
     return {k:partial(_files_rows, v, ds_type) for k,v in splits.items()}, notes
 
@@ -294,7 +299,7 @@ def find_rows(
     "Find what a `path` names."
     more = dict(ds_type=ds_type, split=split, train_on_split=train_on_split, data_files=data_files, revision=revision,
                 skip=skip, shards=shards, shards_idx=shards_idx, seed=seed)
-    if isinstance(name, (list, tuple)): return [r for o in name for r in find_rows(path, name=o, **more)]
+    if isinstance(name, (list, tuple)) and name: return [r for o in name for r in find_rows(path, name=o, **more)]
     path,wanted,notes = _checked(path),train_on_split or split,[]
     if found := _locate(path, ds_type, name, data_files):
         sources,notes = _chosen(path, found[0], wanted),found[1]+_notes(path, found[0], wanted, revision)

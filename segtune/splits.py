@@ -59,7 +59,9 @@ def list_files(
     root:str|PathLike, # A directory
 )->Listing:
     "Find the data files of a directory."
-    out,s = Listing([], []),os.stat(root)
+    try: out,s = Listing([], []),os.stat(root)
+    except OSError as e:
+        raise DataError(f'cannot be read ({e.strerror}). Check the path.', source=fspath(root)) from None
     _walk(root, '', {(s.st_dev, s.st_ino)}, out)
     return Listing(sorted(out.files), sorted(out.outputs))
 
@@ -94,12 +96,16 @@ def splits_of(
     "The splits that files are, by their names."
     return _by_shard(files) or _by_patterns(files, _in_folder) or _by_patterns(files, _in_file) or {'train':files}
 
-# %% ../nbs/00h_splits.ipynb #f3a5fa1e
+# %% ../nbs/00h_splits.ipynb #e5128db2
+def _strings(o): # one or several, as a list
+    out = [o] if isinstance(o, str) else list(o)
+    if not out or not all(isinstance(p, str) and p and '\0' not in p for p in out): raise TypeError(o)
+    return out
+
 def _listed(found): # names or patterns per split
-    if isinstance(found, str): return dict(train=[found])
-    if isinstance(found, dict): return {str(k):[v] if isinstance(v, str) else list(v) for k,v in found.items()}
-    if all(isinstance(o, str) for o in found): return dict(train=list(found))
-    return {str(o['split']):[o['path']] if isinstance(o['path'], str) else list(o['path']) for o in found}
+    if isinstance(found, dict): return {str(k):_strings(v) for k,v in found.items()}
+    if isinstance(found, str) or not any(isinstance(o, dict) for o in found): return dict(train=_strings(found))
+    return {str(o['split']):_strings(o['path']) for o in found}
 
 def _matches(root, pattern): # a file, or the files of a pattern or folder
     for base in (Path(root), Path()):
@@ -117,7 +123,8 @@ def named_files(
     "The files that `data_files` names."
     try: listed = _listed(data_files)
     except (TypeError, KeyError):
-        msg = f'expected names of files, or names for each split, got {data_files!r}.'
+        got = f'expected names of files, or names for each split, got {data_files!r}'
+        msg = f'{got}. Write a name such as train.jsonl, or a list of them.'
         raise ConfigError(msg, field='data_files') from None
     def of(patterns): return [f for p in patterns for f in ([p] if '://' in p else _matches(root, p))]
     return {split:of(patterns) for split,patterns in listed.items()}
@@ -138,7 +145,7 @@ def _front_matter(root): # of README.md, as a dictionary
 def _configurations(root): # name -> entry
     found = _front_matter(root).get('configs')
     entries = [o for o in found if isinstance(o, dict)] if isinstance(found, list) else []
-    return {str(o.get('config_name', 'default')):o for o in entries}
+    return {str(o.get('config_name', 'default')):o for o in entries if isinstance(o.get('data_dir', ''), str)}
 
 def _chosen(known, name, root): # the entry of a configuration, or None
     if not known and name in (None, 'default'): return None
@@ -199,6 +206,8 @@ def split_parts(
 )->list[SplitPart]: # In order
     "Read a `split` of the config."
     if wanted is None and len(splits)==1: return [SplitPart(splits[0])]
+    if not isinstance(wanted or '', str):
+        raise ConfigError(f'expected a name or a part such as train[:100], got {wanted!r}.', field='split')
     wanted = wanted or 'train'
     names = [wanted] if wanted in splits else re.findall(r'(?:^|\+)\s*([^\[+(\s]+)', wanted)
     for o in names:

@@ -197,6 +197,23 @@ def test_odd_shards_and_skips_are_errors(tmp_path, how):
     message(lambda: find_rows(str(write(tmp_path/'a.jsonl', [dict(text='a')]*3)), **how))
 
 
+@pytest.mark.parametrize('how', [dict(split=5), dict(split=['train']), dict(split=True), dict(data_files=5), dict(data_files=[None]), dict(data_files=[dict(split='a')]), dict(data_files=['']),
+                                 dict(data_files=dict(train=7)), dict(data_files='\0'), dict(name='nosuch'), dict(ds_type='xml')])
+def test_options_of_the_wrong_kind_are_errors(tmp_path, how):
+    write(tmp_path/'a.jsonl', [dict(text='a')])
+    message(texts, tmp_path, **how)
+
+
+@pytest.mark.parametrize('name, text', [('README.md', f'---\nconfigs: {o}\n---\n') for o in (
+    '[{', '[{config_name: x, data_files: 5}]', '[{config_name: x, data_files: [{split: train}]}]', '[{config_name: x, data_dir: nosuch}]', '[{data_files: {train: 7}}]', '[{data_files: []}]', '[{data_files: nosuch}]',
+    )]+[('state.json', o) for o in ('{', '{"_data_files": 5}', '{"_data_files": [{}]}', '{"_data_files": []}', '{"_data_files": [{"filename": "a.jsonl"}]}', '{"_data_files": [{"filename": "nosuch"}]}')]
+    +[('dataset_dict.json', o) for o in ('{', '[]', '{"splits": []}', '{"splits": "ab"}', '{"splits": [5]}', '{"splits": ["nosuch"]}')])
+def test_odd_descriptions_of_a_dataset_are_errors(tmp_path, name, text):
+    write(tmp_path/'a.jsonl', [dict(text='a')])
+    (tmp_path/name).write_text(text)
+    message(texts, tmp_path)
+
+
 # ---- directories
 
 def test_a_directory_reads_neither_hidden_entries_nor_what_a_run_wrote(tmp_path):
@@ -347,7 +364,7 @@ ODD = {
     'blank.csv': (b'\n\n', 'no rows'), 'latin.csv': (b'a\ncaf\xe9\n', 'invalid UTF-8'), 'utf16.csv': ('a,b\n1,2\n'.encode('utf-16'), 'invalid UTF-8'), 'open.csv': (b'a,b\n1,2\n"3,4\n5,6\n', ':3: the file ends within'),
     'bad.parquet': (b'PAR1 not really', 'd'), 'empty.parquet': (b'', 'd'), 'bad.arrow': (b'ARROW1 not really', 'd'), 'empty.arrow': (b'', 'd'), 'noise.arrow': (bytes(range(200)), 'd'),
     'bad.jsonl.gz': (b'not gz at all', 'd'), 'empty.jsonl.gz': (b'', 'd'), 'bad.jsonl.zst': (b'not zst', 'd'), 'bad.jsonl.bz2': (b'not bz2', 'd'), 'bad.jsonl.lz4': (b'nope', 'd'),
-    'utf16.jsonl': ('{"a": 1}'.encode('utf-16'), 'invalid UTF-8'), 'latin.txt': (b'caf\xe9\n', 'invalid UTF-8'), 'nul.jsonl': (b'\0\0\0\n', 'invalid JSON'), 'twice.json': (b'[{"a": 1, "a": 2}]', "key 'a' is given twice"),
+    'spread.json': (b'{\n "a": 1\n}\n', ':1: the object goes over several lines'), 'utf16.jsonl': ('{"a": 1}'.encode('utf-16'), 'invalid UTF-8'), 'latin.txt': (b'caf\xe9\n', 'invalid UTF-8'), 'nul.jsonl': (b'\0\0\0\n', 'invalid JSON'), 'twice.json': (b'[{"a": 1, "a": 2}]', "key 'a' is given twice"),
 }
 
 
