@@ -11,8 +11,7 @@ from itertools import accumulate, chain, groupby, repeat
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
-from .formats import Windows
-from .segments import ConfigError, Segment, merge_segments
+from .segments import ConfigError, Segment, TokenizerError, merge_segments
 from .tokenizer import as_tokenizer
 
 # %% ../nbs/02_encode.ipynb #125ba79c
@@ -32,8 +31,8 @@ def _joined(segments, boundary): # the segments that are encoded each in one go
     return merge_segments(s._replace(label=False, tie='') for s in segments)
 
 # %% ../nbs/02_encode.ipynb #bd86926d
-def _special_ends(tok, segments): # for every segment the special tokens that end in it, in its own characters; one may begin before it
-    out = []
+def _special_ends(tok, segments): # for every segment the special tokens that end in it, in its own characters
+    out = [] # one may begin before its segment
     for special,run in groupby(segments, lambda s: s.special):
         run = list(run)
         cuts,k,at = tok.cut_special(''.join(s.text for s in run)) if special else [],0,0
@@ -68,8 +67,8 @@ def _one_call(group, part, start): # the piece of a group of segments
     runs = tuple(zip(accumulate(len(o.text) for o in group), (o.label for o in group)))
     return Piece(text, s.label, s.special, True, start, part, group[-1].tie, runs)
 
-def _continued(tok, segments, part, start): # pieces of segments that continue one another
-    out,fresh = [],True
+def _continued(tok, segments, part, start, fresh=True): # pieces of segments that continue one another
+    out = []
     for s,ends in zip(segments, _special_ends(tok, segments) if tok.invents_space else repeat(None)):
         forms,fresh = ([(s.text, True)], False) if ends is None else _forms(s.text, ends, fresh or s.tie=='fresh')
         for text,prefix in forms:
@@ -81,7 +80,8 @@ def _axolotl_pieces(tok, segments):
     out,start = [],0
     for group,part in _tied(segments):
         one = all(s.special==group[0].special for s in group)
-        out += [_one_call(group, part, start)] if one else _continued(tok, merge_segments(s._replace(tie='') for s in group), part, start)
+        if one: out.append(_one_call(group, part, start))
+        else: out += _continued(tok, merge_segments(s._replace(tie='') for s in group), part, start)
         start = out[-1].start+len(out[-1].text)
     return out
 
@@ -114,7 +114,7 @@ class EncodedBatch(NamedTuple):
     spans:np.ndarray|None # int64, tokens x 2: characters of the row's text, or None
     rows:list # Each row's segments
     origin:np.ndarray|None=None # int64, one per row: the input row it was made from; None where that is the row itself
-    marks:np.ndarray|None=None # int8, one per token, with `spans`: 1 where a call of the tokenizer began, 2 where special tokens were not read
+    marks:np.ndarray|None=None # int8, one per token, with `spans`: 1 a call of the tokenizer began, 2 read literally
 
     @property
     def lengths(self)->np.ndarray: return np.diff(self.starts)
@@ -162,7 +162,7 @@ def _window_places(start, end, w): # the token positions of each window of one r
 
 def windowed(
     batch:EncodedBatch,
-    w:Windows, # Size and overlap in tokens; tokens that every window begins and ends with
+    w, # `registry.Windows`: size and overlap in tokens; tokens that every window begins and ends with
 )->EncodedBatch: # At least one row for each input row
     "Cut each row into windows."
     places = [_window_places(*batch.starts[i:i+2], w) if batch.lengths[i] else [[]] for i in range(len(batch.rows))]
@@ -182,10 +182,13 @@ class Encoder:
         boundary:str='split', # `split`, `whole` or `axolotl`
         train_on_inputs:bool=False, # Train every token, whatever its segment says?
         cut:int|None=None, # Under `axolotl`: the most tokens that one part of a row keeps; None: all
-        windows=None, # A `Windows`: one row becomes several; None: it stays one
+        windows=None, # A `registry.Windows`: one row becomes several; None: it stays one
+        axolotl_type:bool=False, # Are the rows of a type with axolotl's name, which asks for its tokens?
     ):
-        if boundary not in boundaries: raise ConfigError(f'expected one of {", ".join(boundaries)}, got {boundary!r}.', field='boundary')
-        self.tok,self.boundary,self.train_on_inputs,self.cut,self.windows = as_tokenizer(tokenizer),boundary,train_on_inputs,cut,windows
+        if boundary not in boundaries:
+            raise ConfigError(f'expected one of {", ".join(boundaries)}, got {boundary!r}.', field='boundary')
+        self.tok,self.boundary,self.train_on_inputs = as_tokenizer(tokenizer),boundary,train_on_inputs
+        self.cut,self.windows,self.axolotl_type = cut,windows,axolotl_type
 
     def __repr__(self): return f'Encoder({self.tok}, {self.boundary!r})'
 
@@ -195,8 +198,14 @@ class Encoder:
         for (prefix,special),at in forms.items():
             backend = self.tok.variant(prefix, special)
             call = backend.encode_batch if spans else backend.encode_batch_fast
-            for i,e in zip(at, call([pieces[i].text for i in at])): out[i] = e
+            try: found = call([pieces[i].text for i in at])
+            except Exception as e: raise _cannot_encode(self.tok, e) from None
+            for i,e in zip(at, found): out[i] = e
         return out
+
+def _cannot_encode(tok, e):
+    message = f'the tokenizers library cannot encode these rows ({e}). Give its model an unknown token, or use another.'
+    return TokenizerError(message, source=tok.source)
 
 # %% ../nbs/02_encode.ipynb #11b203d1
 def _flat(encodings, pieces, spans): # ids, tokens per piece, spans or None
@@ -217,20 +226,23 @@ def touched(
     ranges:list[tuple[int,int]], # `(start, end)` in characters, in order
 )->np.ndarray: # bool, one per token
     "Which tokens touch one of the ranges."
-    out = np.zeros(len(spans), bool)
-    for a,b in ranges: out |= (spans[:,0]<b) & (np.maximum(spans[:,1], spans[:,0]+1)>a)
-    return out
+    if not len(ranges): return np.zeros(len(spans), bool)
+    starts,ends = np.array(ranges, np.int64).T
+    first = np.searchsorted(ends, spans[:,0], 'right') # the first range that ends behind the token's start
+    reach = np.maximum(spans[:,1], spans[:,0]+1)
+    return (first<len(ends)) & (starts[np.minimum(first, len(ends)-1)]<reach)
 
 @patch
-def _trained(self:Encoder, pieces, n, where): # one bool per token: the label of its piece, or what the piece's rule says
+def _trained(self:Encoder, pieces, n, where): # one bool per token: its piece's label, or what the piece's rule says
     trained = np.repeat(np.array([p.label for p in pieces], bool), n)
     ends = np.cumsum(n)
     for i,p in enumerate(pieces):
         if not p.rule: continue
         mine = slice(ends[i]-n[i], ends[i])
         if p.rule=='count':
-            head = p.text[:next(e for j,(e,_) in enumerate(p.runs) if j+1==len(p.runs) or p.runs[j+1][1]!=p.runs[0][1])]
-            trained[mine] = np.arange(n[i]) >= len(self.tok.variant(p.prefix, p.special).encode(head).ids)
+            last = len(p.runs)-1
+            end = next(e for j,(e,_) in enumerate(p.runs) if j==last or p.runs[j+1][1]!=p.runs[0][1])
+            trained[mine] = np.arange(n[i]) >= len(self.tok.variant(p.prefix, p.special).encode(p.text[:end]).ids)
         else:
             starts = [0, *(e for e,_ in p.runs)]
             trained[mine] = touched(where[mine]-p.start, [(a,b) for a,(b,l) in zip(starts, p.runs) if l])
@@ -263,7 +275,8 @@ def encode(self:Encoder,
     starts = np.concatenate([[0], np.cumsum(n)])[[0, *accumulate(map(len, per_row))]]
     trained = _wholly_trained(rows, starts, where) if self.boundary=='whole' else self._trained(pieces, n, where)
     if self.train_on_inputs: trained = np.ones_like(trained)
-    batch = EncodedBatch(ids, np.where(trained, ids, np.int32(-100)), starts, where, rows, marks=_marks(pieces, n) if spans else None)
+    labels = np.where(trained, ids, np.int32(-100))
+    batch = EncodedBatch(ids, labels, starts, where, rows, marks=_marks(pieces, n) if spans else None)
     keep = _kept(pieces, n, self.cut) if pieces and self.cut is not None and self.boundary=='axolotl' else None
     if keep is not None: batch = take(batch, keep)
     return batch if self.windows is None else windowed(batch, self.windows)
@@ -281,4 +294,5 @@ def format_encoder(
     tokenizer, # As for `Encoder`
 )->Encoder:
     "The encoder for the rows of a format."
-    return Encoder(tokenizer, fmt.boundary, fmt.train_on_inputs, fmt.cut, fmt.windows)
+    own = getattr(fmt, 'axolotl_type', False)
+    return Encoder(tokenizer, fmt.boundary, fmt.train_on_inputs, fmt.cut, fmt.windows, own)
