@@ -49,7 +49,7 @@ def _config(path, overrides):
     return cfg
 
 # %% ../nbs/11_cli.ipynb #08f79b14
-_styles = {'error':'bold red', 'warning':'bold yellow', 'note':'bold cyan', 'Mend:':'bold'}
+_styles = {'error':'bold red', 'warning':'bold yellow', 'note':'bold cyan', 'Fix:':'bold'}
 
 def _say(lines, indent=''):
     if not sys.stdout.isatty(): return print(*(f'{indent}{o}'.rstrip() for o in lines), sep='\n')

@@ -76,24 +76,25 @@ def _continued(tok, segments, part, start, fresh=True): # pieces of segments tha
             start += len(text)
     return out
 
-def _axolotl_pieces(tok, segments):
-    out,start = [],0
+def _axolotl_pieces(tok, segments, start=0, fresh=True):
+    out = []
     for group,part in _tied(segments):
         one = all(s.special==group[0].special for s in group)
         if one: out.append(_one_call(group, part, start))
         else: out += _continued(tok, merge_segments(s._replace(tie='') for s in group), part, start)
         start = out[-1].start+len(out[-1].text)
-    return out
+    return out if fresh or not out else [out[0]._replace(prefix=False), *out[1:]]
 
 # %% ../nbs/02_encode.ipynb #cb79ffc8
 def row2pieces(
     tok, # A `FastTokenizer`
     segments:list[Segment], # One row
     boundary:str='split', # `split`, `whole` or `axolotl`
+    start:int=0, # Where these segments begin in their row's text, in characters: a part of a row continues what precedes
 )->list[Piece]: # In order; together they are the row's text
     "Cut a row into what is encoded in one call each."
-    if boundary=='axolotl': return _axolotl_pieces(tok, segments)
-    return _continued(tok, _joined(segments, boundary), 0, 0)
+    if boundary=='axolotl': return _axolotl_pieces(tok, segments, start, start==0)
+    return _continued(tok, _joined(segments, boundary), 0, start, start==0)
 
 # %% ../nbs/02_encode.ipynb #bec5e874
 class EncodedRow(NamedTuple):

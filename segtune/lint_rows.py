@@ -36,7 +36,7 @@ def _no_bos(f):
     return some[f.ids[f.starts[some]]!=bos], tell
 
 # %% ../nbs/04b_lint_rows.ipynb #221b1131
-def _said_before(f): # for every token, the last one before it in its row that is no white space; -1: none
+def _said_before(f): # for every token, the last one before it in its row that is no whitespace; -1: none
     said = np.where(f.context.is_.blank[f.ids], -1, np.arange(len(f.ids)))
     before = np.concatenate([[-1], np.maximum.accumulate(said)[:-1]])
     return np.where(before<f.starts[f.row_of], -1, before)
@@ -157,7 +157,7 @@ def _double_eos(f):
     ends = [i for t,i in control_tokens(tok).items() if t==tok.eos or _ends.search(t)]
     at = np.flatnonzero((f.ids==f.context.id_of('eos_token')) & f.trained)
     before = at-1
-    for _ in range(3): before = np.where(f.context.is_.blank[f.ids[before]], before-1, before) # white space between them
+    for _ in range(3): before = np.where(f.context.is_.blank[f.ids[before]], before-1, before) # whitespace between them
     twice = at[(before>=f.starts[f.row_of[at]]) & f.trained[before] & np.isin(f.ids[before], ends)]
     return f.tell_at(twice, 'EOS follows another end token')
 

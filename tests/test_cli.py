@@ -112,7 +112,7 @@ def test_lint(project):
     r = segtune(project, 'lint', 'config.yml', '--json')
     report = json.loads(r.stdout)['train']
     assert r.returncode == 1 and report['severities'] == {'error': 2, 'warning': 3, 'note': 0}
-    assert {o['id']: o['rows'] for o in report['rules']} == {'text': 500, 'leak': 450, 'edge-space': 500, 'prompt': 500, 'duplicate': 449}
+    assert {o['id']: o['rows'] for o in report['rules']} == {'added-text': 500, 'train-eval-overlap': 450, 'edge-space': 500, 'prompt-mismatch': 500, 'duplicate': 449}
     assert report['rules'][0]['examples'][0] | {'message': ''} == {'row': 0, 'place': 'output.jsonl:1', 'segment': 1, 'message': ''}
     r = segtune(project, 'lint', 'config.yml', '--set', 'lint_silence=[duplicates]')
     assert r.returncode == 2 and "lint_silence: there is no lint rule 'duplicates'. Did you mean 'duplicate'?" in r.stderr
@@ -127,7 +127,7 @@ def test_lint_of_a_held_out_file(project):
     for _ in range(2): # the second time from the cache
         r = segtune(project, 'lint', 'config.yml', *sets, '--json')
         o = json.loads(r.stdout)
-        assert [(k['id'], k['rows'], [e['place'] for e in k['examples']]) for k in o['train']['rules']] == [('leak', 2, ['train.jsonl:19', 'train.jsonl:20'])]
+        assert [(k['id'], k['rows'], [e['place'] for e in k['examples']]) for k in o['train']['rules']] == [('train-eval-overlap', 2, ['train.jsonl:19', 'train.jsonl:20'])]
         assert next((k['id'], k['rows'], [e['place'] for e in k['examples']]) for k in o['held_out']['rules']) == ('no-eos', 1, ['held.jsonl:13'])
         assert r.returncode == 1
     out = segtune(project, 'lint', 'config.yml', *sets).stdout

@@ -32,7 +32,7 @@ def test_split(name, rows):
     assert label_law(encoder, batch) == []
     broken = {o.row for o in text_law(encoder, batch)}
     assert not broken or encoder.tok.rewrites
-    if broken: assert broken <= {o.row for o in Linter(encoder, n_examples=99).add(batch).findings if o.rule in ('text', 'fake-special')}
+    if broken: assert broken <= {o.row for o in Linter(encoder, n_examples=99).add(batch).findings if o.rule in ('added-text', 'fake-special')}
     prompts = Encoder(encoder.tok, 'whole').encode([list(takewhile(lambda s: not s.label, merge_segments(r))) for r in rows])
     for i in range(len(rows)):
         prompt = prompts.row(i).ids

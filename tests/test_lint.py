@@ -96,7 +96,7 @@ def test_text_and_label_rules_are_the_laws(name, batch):
     for boundary in boundaries:
         f = facts(name, batch, boundary)
         alive = set(np.flatnonzero(f.alive).tolist())
-        assert rows_of('text', f) == {o.row for o in text_law(f.encoder, f.batch)} & alive
+        assert rows_of('added-text', f) == {o.row for o in text_law(f.encoder, f.batch)} & alive
         assert rows_of('label', f) == {o.row for o in label_law(f.encoder, f.batch)}
 
 
@@ -108,8 +108,8 @@ def test_the_prompt_rule_is_the_law(name, batch):
     if make_tokenizer(name).rewrites: return
     for boundary in boundaries:
         f = facts(name, batch, boundary)
-        found, broken = rows_of('prompt', f), {o.row for o in prompt_law(f.encoder, f.batch)}
-        assert broken <= found and found-broken <= rows_of('text', f)
+        found, broken = rows_of('prompt-mismatch', f), {o.row for o in prompt_law(f.encoder, f.batch)}
+        assert broken <= found and found-broken <= rows_of('added-text', f)
 
 
 # The linter
@@ -151,7 +151,7 @@ def test_counts_are_complete_and_examples_few():
     linter = Linter(encoder, n_examples=2)
     for start in (0, 100, 200): linter.add(encoder.encode([qa(i) for i in range(start, start+100)]), [f'a.jsonl:{i+1}' for i in range(start, start+100)])
     findings = linter.finish()
-    assert linter.counts == {'text': 300}
+    assert linter.counts == {'added-text': 300}
     assert [(f.row, linter.place(f.row)) for f in findings] == [(0, 'a.jsonl:1'), (1, 'a.jsonl:2')]
 
 
@@ -164,7 +164,7 @@ def test_rows_are_numbered_across_batches():
 def test_sources_with_their_own_boundary():
     first, second = Encoder(mistral), Encoder(mistral, 'axolotl')
     linter = Linter(first).add(first.encode([qa(1)])).add(second.encode([qa(2)]), encoder=second).add(first.encode([qa(3)]), encoder=first)
-    assert [(f.rule, f.row) for f in linter.finish()] == [('text', 1)]
+    assert [(f.rule, f.row) for f in linter.finish()] == [('added-text', 1)]
 
 
 def test_silence():
@@ -193,8 +193,8 @@ def test_a_dropped_row_is_not_looked_at():
 def test_held_out_rows_by_number_count_the_rows_that_stay():
     encoder = Encoder(mistral)
     linter = Linter(encoder).add(encoder.encode([[], qa(1), qa(2), qa(1), qa(3)]), [f'a:{i}' for i in range(1, 6)])
-    assert [(f.rule, linter.place(f.row), f.message) for f in linter.finish([2]) if f.rule == 'leak'] == [('leak', 'a:2', 'the row is held out for validation too: a:4')]
-    assert linter.counts == {'empty': 1, 'leak': 1}
+    assert [(f.rule, linter.place(f.row), f.message) for f in linter.finish([2]) if f.rule == 'train-eval-overlap'] == [('train-eval-overlap', 'a:2', 'the row is held out for validation too: a:4')]
+    assert linter.counts == {'empty': 1, 'train-eval-overlap': 1}
 
 
 def test_memory_is_bounded():
@@ -210,7 +210,7 @@ def test_report_and_summary():
     assert json.loads(json.dumps(report)) == report
     assert report['severities'] == {'error': 1, 'warning': 2, 'note': 0}
     assert [(r['id'], r['rows'], [(o['row'], o['place']) for o in r['examples']]) for r in report['rules']] == \
-        [('text', 2, [(0, 'a:2'), (1, 'a:3')]), ('empty', 1, [(None, 'a:1')]), ('duplicate', 1, [(1, 'a:3')])]
+        [('added-text', 2, [(0, 'a:2'), (1, 'a:3')]), ('empty', 1, [(None, 'a:1')]), ('duplicate', 1, [(1, 'a:3')])]
     lines = summary(report)
     assert lines[0] == 'lint: 1 error, 2 warnings' and 'warning duplicate: 1 row. '+rules['duplicate'].why in lines
     assert [o[:24] for o in lines if 'not in the text' in o] == ['  a:2 (row 0), a:3 (row ']
@@ -246,6 +246,6 @@ def test_cut_rows_are_compared_as_they_are_trained():
     held = encoder.encode([long])._replace(ids=batch.ids[:30], labels=batch.labels[:30], starts=np.array([0, 30]))
     linter = Linter(encoder, sequence_len=30, on_long='cut').add(batch).hold_out(held)
     linter.finish()
-    assert linter.counts == {'cut': 2, 'duplicate': 1, 'leak': 2}
+    assert linter.counts == {'cut': 2, 'duplicate': 1, 'train-eval-overlap': 2}
     trained = (batch.labels[:30] != -100).sum()
     assert np.allclose(linter._seen.odds, np.log((trained+.5)/(30-trained+.5)))

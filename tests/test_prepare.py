@@ -94,7 +94,7 @@ def test_rewriting_tokenizer_is_named(tmp_path):
     tok = make_tokenizer('byte-level-nfc')
     linter = Linter(Encoder(tok))
     prepare([source(tmp_path, [hello, accent], 'segments')], tok, tmp_path/'out', linter=linter)
-    (found,) = [o for o in linter.finish() if o.rule == 'text']
+    (found,) = [o for o in linter.finish() if o.rule == 'added-text']
     assert linter.place(found.row) == 'data.jsonl:2' and found.message.startswith('the tokens spell')
 
 
