@@ -7,16 +7,17 @@ __all__ = ['rules', 'aliases', 'IdTables', 'Context', 'lint_context', 'Facts', '
            'normalizer_kinds', 'cut_effect']
 
 # %% ../nbs/04_lint.ipynb #ec956be5
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, islice
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 from .encode import EncodedBatch, Encoder, row2pieces
-from .laws import Finding, RowText, label_law, prompt_law, safe_cuts, text_law
+from .laws import Finding, RowText, begins_anew, is_safe_cut, label_law, prompt_law, safe_cuts
+from .laws import text_law
 from .segments import Segment, visible
 from .tokenizer import special_ids
 
@@ -369,28 +370,43 @@ def _fresh_starts(f, edges): # characters at which a row's text is begun anew, w
     tok,split = f.encoder.tok,f.encoder.boundary=='split'
     return {e.at for e in edges if e.cut and (not split or e.right.tie=='fresh')} if tok.invents_space else set()
 
-def _stretches(f, edges): # (start, end, cuts inside, prompts that end inside, does one end later?) of one row
-    opens,cuts,text = [e.at for e in edges if e.opens],{e.at for e in edges if e.cut},f.texts[edges[0].row]
-    if not opens or all(o>=opens[-1] for o in cuts) and opens[-1] in cuts: return
+def _harmless(f, e, fresh): # does a server's text have a cut here too?
+    tok,text = f.encoder.tok,f.texts[e.row]
+    if e.left.special and e.right.special and begins_anew(tok, text, e.at):
+        if e.at not in fresh or tok.reprefixes!='none': return True
+    return e.at not in fresh and is_safe_cut(tok, text, e.at)
+
+def _walls(f, text, places, fresh): # the safe cuts next to some places, with the text's ends
+    tok,out = f.encoder.tok,{0, len(text)}
+    for p in places:
+        for width in (40, 400): # on either side the nearest is enough
+            left,right = safe_cuts(tok, text, max(0, p-width), p),safe_cuts(tok, text, p+1, min(len(text), p+width))
+            if left and right: break
+        out |= {*left[-3:], *right[:3]}
+    return sorted((out-fresh) | {0, len(text)})
+
+def _stretches(f, edges): # (start, end, prompts to check inside, is all of it to be checked?) of one row
+    opens = [e.at for e in edges if e.opens]
+    if not opens or len(edges)==1 and edges[0].cut: return
     fresh = _fresh_starts(f, edges)
-    walls = [0, *(o for o in safe_cuts(f.encoder.tok, text) if o not in fresh), len(text)]
-    at = {}
-    for o in {*opens, *cuts}:
-        k = bisect_right(walls, o)-1
-        if walls[k]<o<=opens[-1]: at.setdefault(k, []).append(o)
-    ends = set(opens)
-    for k in sorted(at):
-        inside = sorted(at[k])
-        within = [[o for o in inside if o in kind] for kind in (cuts, ends)]
-        yield walls[k], walls[k+1], *within, opens[-1]>=walls[k+1]
+    loose = {e.at for e in edges if e.opens and not e.cut}
+    cuts = [e.at for e in edges if e.cut and e.at<opens[-1] and not _harmless(f, e, fresh)]
+    if not cuts and not loose: return
+    walls = _walls(f, f.texts[edges[0].row], {*cuts, *loose}, fresh)
+    blocks,inside = {bisect_right(walls, o)-1 for o in {*cuts, *loose}},{}
+    for o in opens: inside.setdefault(bisect_left(walls, o)-1, []).append(o)
+    for k in sorted(blocks):
+        a,b = walls[k],walls[k+1]
+        first = cuts[i] if (i := bisect_left(cuts, a))<len(cuts) else b
+        ends = [o for o in inside.get(k, ()) if o<b and (o in loose or first<o)]
+        yield a, b, ends, first<b and opens[-1]>=b
 
 def _checks(f, edges, most=2048): # (pieces of a prompt's end, pieces of the row there); None: too long to say
     tok,row = f.encoder.tok,RowText(f.batch.rows[edges[0].row])
-    for a,b,cuts,ends,later in _stretches(f, edges):
+    for a,b,ends,whole in _stretches(f, edges):
         if b-a>most: yield None; return
         got = row2pieces(tok, row.cut(a, b), f.encoder.boundary, a)
-        for p in [o for o in ends if o not in cuts or cuts[0]<o]+[b]*(later and bool(cuts)):
-            yield row2pieces(tok, row.cut(a, p), 'whole', a), got
+        for p in [*ends, b] if whole else ends: yield row2pieces(tok, row.cut(a, p), 'whole', a), got
 
 # %% ../nbs/04_lint.ipynb #8ada3e43
 def _ids_of(tok, pieces): # (text, prefix, special) of all pieces -> ids
@@ -406,16 +422,18 @@ def _agree(want, got): # True: a prompt's end is what the row has; False: it is 
     if got[:len(want)]==want: return True
     return False if any(a!=b for a,b in zip(want, got)) else None
 
-def _broken_prompts(f, checks): # {row: True where it is sure, None where the law must say}
-    ids = _ids_of(f.encoder.tok, [p for each in checks.values() for o in each if o for side in o for p in side])
-    def flat(pieces): return [i for p in pieces for i in ids[p.text, p.prefix, p.special]]
-    out = {}
-    for i,each in checks.items():
-        for o in each:
-            if (agrees := o and _agree(flat(o[0]), flat(o[1]))): continue
-            out[i] = True if agrees is False else None
-            break
-    return out
+def _first_broken(f, checks): # [True: a prompt breaks here; None: the law must say; False: all is well] for each row
+    found = [False]*len(checks)
+    todo,size = list(range(len(checks))),1
+    while todo: # most rows that break do so at their first edge
+        part = {i:list(islice(checks[i], size)) for i in todo}
+        ids = _ids_of(f.encoder.tok, [p for each in part.values() for o in each if o for side in o for p in side])
+        def flat(pieces): return [i for p in pieces for i in ids[p.text, p.prefix, p.special]]
+        for i,each in part.items():
+            agree = [o and _agree(flat(o[0]), flat(o[1])) for o in each]
+            found[i] = next((True if o is False else None for o in agree if not o), False)
+        todo,size = [i for i,each in part.items() if len(each)==size and found[i] is False],4*size
+    return found
 
 _at_the_start = 'Put whitespace at the start of a segment rather than at the end of the one before.'
 
@@ -424,11 +442,10 @@ _at_the_start = 'Put whitespace at the start of a segment rather than at the end
       advice=lambda c: c.encoder.boundary=='split' and _at_the_start)
 def _prompt(f):
     rows = {i:list(g) for i,g in groupby(f.edges, lambda e: e.row)}
-    checks = {i:c for i,edges in rows.items() if (c := list(_checks(f, edges)))}
-    broken = _broken_prompts(f, checks)
-    unsure = [i for i,sure in broken.items() if not sure]
+    found = dict(zip(rows, _first_broken(f, [_checks(f, edges) for edges in rows.values()])))
+    unsure = [i for i,breaks in found.items() if breaks is None]
     asked = {unsure[o.row] for o in prompt_law(f.encoder, f.again(unsure))} if unsure else set()
     def tell(i):
         first = prompt_law(f.encoder, f.again([i]))[0]
         return first.segment, first.message.rstrip('.')
-    return [i for i,sure in broken.items() if sure or i in asked], tell
+    return [i for i,breaks in found.items() if breaks or i in asked], tell
