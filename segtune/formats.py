@@ -40,6 +40,11 @@ class RowFormat:
     special:tuple=() # Texts that become control tokens
     special_in_data:str='parse' # What to do with these in data: `parse`, `literal` or `error`
 
+    @property
+    def axolotl_type(self)->bool:
+        "Is it a type with axolotl's name, which asks for axolotl's tokens?"
+        return self.name in formats and formats[self.name].boundary=='axolotl'
+
     def __call__(self,
         row:dict, # A row as read from the data
         source:str|None=None, # Its file, for errors

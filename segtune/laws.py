@@ -129,7 +129,7 @@ def _apart(tok, inside, lefts, rights): # is a text always cut between such a le
     if any(re.search(inside, t['content'].replace('▁', ' ')) for t in spec['added_tokens']): return False
     if all(x[1]+y[1]==z[1] for x,y,z in both): return True
     if not spec['model'].get('byte_fallback') or spec['pre_tokenizer']: return False # unknown characters may join
-    return not re.search(inside, '\0'.join(o.decode(errors='replace').replace('\0', 'x') for o in tok.spellings))
+    return not re.search(inside, '▁'.join(o.decode(errors='replace') for o in tok.spellings))
 
 def _ready(tok): # (pattern of safe cuts, added tokens, those after which a text surely begins anew), made once
     if not hasattr(tok, '_safe'):
