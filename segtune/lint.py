@@ -418,6 +418,8 @@ def _ids_of(tok, pieces): # (text, prefix, special) of all pieces -> ids
         out |= {k:e.ids for k,e in zip(keys, found)}
     return out
 
+def _flat(pieces, ids): return [i for p in pieces for i in ids[p.text, p.prefix, p.special]]
+
 def _agree(want, got): # True: a prompt's end is what the row has; False: it is not; None: the law must say
     if got[:len(want)]==want: return True
     return False if any(a!=b for a,b in zip(want, got)) else None
@@ -428,9 +430,8 @@ def _first_broken(f, checks): # [True: a prompt breaks here; None: the law must 
     while todo: # most rows that break do so at their first edge
         part = {i:list(islice(checks[i], size)) for i in todo}
         ids = _ids_of(f.encoder.tok, [p for each in part.values() for o in each if o for side in o for p in side])
-        def flat(pieces): return [i for p in pieces for i in ids[p.text, p.prefix, p.special]]
         for i,each in part.items():
-            agree = [o and _agree(flat(o[0]), flat(o[1])) for o in each]
+            agree = [o and _agree(*(_flat(side, ids) for side in o)) for o in each]
             found[i] = next((True if o is False else None for o in agree if not o), False)
         todo,size = [i for i,each in part.items() if len(each)==size and found[i] is False],4*size
     return found

@@ -83,7 +83,7 @@ class Seen:
 
 # %% ../nbs/04c_linter.ipynb #a4f59ee2
 @patch
-def merge(self:Seen,
+def extend(self:Seen,
     other:Seen, # Of the rows that follow
 )->Seen:
     "Add what was kept of other rows."
@@ -300,8 +300,8 @@ def merge(self:Linter,
     kept = [o for r in self.rules for o in [p for p in both if p.rule==r.id][:self.n_examples]]
     self._of_rows,self._of_set = (counts+more, kept),(Counter(), [])
     for k,o in other.levels.items(): self.levels[k] = worse(o, self.levels.get(k, o))
-    self._seen.merge(other._seen)
-    self._held.merge(other._held)
+    self._seen.extend(other._seen)
+    self._held.extend(other._held)
     self.n_rows += other.n_rows
     return self
 
