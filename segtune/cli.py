@@ -29,7 +29,7 @@ def _options(version:Annotated[bool, typer.Option('--version', help='Print the v
 def main():
     "Run the command line; 0: fine, 1: the run failed, 2: a mistake in the config or data."
     try: app()
-    except SegtuneError as e: code,message = 2,str(e)
+    except SegtuneError as e: code,message = e.exit_code,str(e)
     except KeyboardInterrupt: code,message = 130,'interrupted'
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

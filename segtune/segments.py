@@ -30,6 +30,7 @@ def printable(
 # %% ../nbs/00_segments.ipynb #1c2f3c58
 class SegtuneError(ValueError):
     "A mistake the user can mend, with its place."
+    exit_code = 2 # What the command line ends with; 1 for a run that began and failed
     def __init__(self,
         message:str, # What is wrong, what we got, and what to do
         *,
