@@ -6,18 +6,21 @@
 __all__ = ['hold_out', 'prepare_and_lint', 'row_findings', 'stats_of', 'write_page']
 
 # %% ../nbs/05c_findings.ipynb #5193e552
-import json, os
+import json, pkgutil
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 import numpy as np
+import segtune
+from .cache import code_fingerprint, key_of, locked
 from .encode import format_encoder
 from .laws import Finding
 from .lineage import SourceRow, origins, read_batches, shorten
 from .lint import rules
 from .linter import Linter
-from .prepare import Count, Prepared, Source, batches, encoded, fit, key_of, prepare, split_rows
+from .prepare import Prepared, RowOptions, Source, encoders_of, prepare, shards, split_rows
 from .report import write_report
 from .segments import ConfigError
 from .stats import row_stats
@@ -35,63 +38,95 @@ def hold_out(
         first = at.stop
 
 # %% ../nbs/05c_findings.ipynb #0be97a3c
-def _lint_key(sources, held, **told): # covers whatever may change the report, apart from what the data's own key covers
-    return key_of(dict(rules=list(rules), sources=[s.name for s in sources], held=held and [held.path.name, held.manifest['sources']], **told))
+def _lint_modules(): # the code of all rules, whichever notebook they are in
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(segtune.__path__) if m.name.startswith('lint')) + ['findings','laws'])
 
-def _read_json(path):
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError): return None
+def _report_name(sources, held, **told): # covers whatever may change the report, apart from what the data's own key covers
+    against = held and [held.path.name, held.manifest['sources']]
+    names = [s.name for s in sources]
+    key = key_of(dict(rules=list(rules), code=code_fingerprint(_lint_modules()), sources=names, held=against, **told))
+    return f'lint-{key[:12]}.json'
 
-def _write_json(path, o): # in one step
-    part = path.with_name(f'{path.name}.{os.getpid()}')
-    part.write_text(json.dumps(o, ensure_ascii=False), encoding='utf-8')
-    part.replace(path)
+def _read_report(path): # None where there is none that is whole
+    try: o = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError): return None
+    return o['report'] if isinstance(o, dict) and 'report' in o and o.get('check')==key_of(o['report']) else None
+
+def _write_report(path, report): # in one step; where it cannot be written it is made again the next time
+    report = json.loads(json.dumps(report))
+    part = path.with_suffix('.part')
+    try:
+        part.write_text(json.dumps(dict(report=report, check=key_of(report)), ensure_ascii=False), encoding='utf-8')
+        part.replace(path)
+    except OSError: pass
+    return report
+
+# %% ../nbs/05c_findings.ipynb #7be10a01
+def _linter(sources, tokenizer, options, silence, **context): # told the same by whoever makes it
+    limits = dict(sequence_len=options.sequence_len, on_long=options.on_long)
+    return Linter(encoders_of(sources[:1], tokenizer)[0], silence=silence, **limits, **context)
+
+def _lint_again(p, name, sources, tokenizer, options, linter, report): # of data that is there already; None: `report` made it
+    file = p.path/'.segtune'/name
+    with ExitStack() as stack:
+        with suppress(OSError): # where nothing can be written nobody else writes
+            stack.enter_context(locked(file.with_suffix('.lock'), on_wait=lambda path: None))
+        if (known := _read_report(file)) is not None: return known
+        for shard,encoder in shards(sources, tokenizer, options): linter.add(shard.batch, shard.places, shard.kept, encoder)
+        report(file.parent, p.count)
 
 # %% ../nbs/05c_findings.ipynb #3ef25d58
-def _held_rows(p, held, val_set_size, seed): # numbers of the rows of this set that are held out
-    try: return () if held else split_rows(p.count.rows, val_set_size, seed)[1]
+def _held_rows(n, held, **split): # numbers of the rows of this set that are held out
+    try: return () if held else split_rows(n, **split)[1]
     except ConfigError: return ()
 
 def prepare_and_lint(
     sources:list[Source], # As for `prepare`
     tokenizer, # A `FastTokenizer`
-    dir:str|PathLike='last_run_prepared', # Where prepared data sets are kept
+    dir:str|PathLike='last_run_prepared', # Where prepared datasets are kept
     *,
     sequence_len:int=512, # Longest row, in tokens
-    on_long:str='drop', # What becomes of a longer one: `drop`, `cut` or `error`
+    on_long:str='drop', # How to handle longer rows: `drop`, `cut` or `error`
+    min_sample_len:int|None=None, # Drop rows with fewer tokens; None: only empty ones
+    dataset_exact_deduplication:bool=False, # Keep only the first of rows with the same ids and labels?
+    on_bad:str='error', # Wrong rows: `error` names them all, `skip` drops them, and rows without a trained token
     val_set_size:float=0., # Share or number of rows that will be held out, as for `split_rows`
     seed:int=42, # Draws them
+    shuffle_merged_datasets:bool=True, # Draw them at random? False: the last rows
     held:Prepared|None=None, # Or a set of their own
     lint_silence:Iterable[str]=(), # Ids of rules to leave out
     **context, # Other things for rules to know, as for `Linter`: `base_vocab`, `trains_embeddings`, ...
 )->Prepared: # With the report in `lint`
     "Prepare data and lint it, each unless it has been done."
-    limits = dict(sequence_len=sequence_len, on_long=on_long)
-    encoders = [format_encoder(s.format, tokenizer) for s in sources]
-    linter = Linter(encoders[0], silence=lint_silence, sequence_len=sequence_len, **context)
-    p = prepare(sources, tokenizer, dir, linter=linter, **limits)
-    drawn = [val_set_size, seed] if val_set_size and not held else None
-    file = p.path/'.segtune'/f'lint-{_lint_key(sources, held, silence=sorted(lint_silence), drawn=drawn, **context)[:12]}.json'
-    if p.hit and (report := _read_json(file)): return replace(p, lint=report)
-    for s,e in zip(sources, encoders) if p.hit else ():
-        for _ in batches(s, e, Count(), linter=linter, **limits): pass
-    if held: hold_out(linter, held)
-    report = linter.report(_held_rows(p, held, val_set_size, seed))
-    _write_json(file, report)
-    return replace(p, lint=report)
+    options = RowOptions(sequence_len, on_long, min_sample_len, dataset_exact_deduplication, on_bad)
+    split = dict(val_set_size=val_set_size, seed=seed, shuffle_merged_datasets=bool(shuffle_merged_datasets))
+    linter = _linter(sources, tokenizer, options, lint_silence, **context)
+    drawn = split if val_set_size and not held else None
+    name = _report_name(sources, held, silence=sorted(lint_silence), drawn=drawn, **context)
+    made = []
+    def report(folder, count): # written beside the data
+        if held: hold_out(linter, held)
+        made.append(_write_report(folder/name, linter.report(_held_rows(count.rows, held, **split))))
+    p = prepare(sources, tokenizer, dir, **options._asdict(), linter=linter, add=report)
+    known = made[0] if made else _read_report(p.path/'.segtune'/name)
+    if known is None: known = _lint_again(p, name, sources, tokenizer, options, linter, report) or made[0]
+    return replace(p, lint=known)
 
 # %% ../nbs/05c_findings.ipynb #ab8fe64f
 def row_findings(
     found:SourceRow, # From `look_up`
     tokenizer, # The `FastTokenizer` it was prepared with
     lint_silence:Iterable[str]=(), # Ids of rules to leave out
-    **context, # As for `prepare_and_lint`
-)->list[Finding]: # Errors first; none for a window of a longer text
+    **context, # As for `prepare_and_lint`, `sequence_len` and `on_long` included
+)->list[Finding]: # Errors first
     "What lint says of one row."
     encoder = format_encoder(found.source.format, tokenizer)
-    if encoder.windows is not None: return []
-    kept = np.array([len(found.row.ids)])
-    return Linter(encoder, silence=lint_silence, **context).add(encoder.encode([found.row.segments]), kept=kept).finish()
+    batch = encoder.encode([found.row.segments])
+    n = len(found.row.ids)
+    here = [i for i in range(len(batch.rows)) if np.array_equal(batch.row(i).ids[:n], found.row.ids)][:1] # a window of a longer text
+    kept = np.where(np.isin(np.arange(len(batch.rows)), here), n, 0)
+    linter = Linter(encoder, silence=lint_silence, **context).add(batch, kept=kept)
+    return [o._replace(row=0) for o in linter.finish() if o.row in here]
 
 # %% ../nbs/05c_findings.ipynb #6421077a
 def stats_of(
@@ -103,6 +138,15 @@ def stats_of(
     df = pd.concat([row_stats(b) for b in read_batches(p.path)], ignore_index=True)
     return df.assign(source=names[source], line=line).rename_axis('row')
 
+# %% ../nbs/05c_findings.ipynb #7be10a02
+def _page(path, p, rows, tokenizer, linter, found, **how):
+    source,line = origins(p)
+    places = [(p.manifest['sources'][k], int(n)) for k,n in zip(source, line)]
+    listed = [(place,what,n) for what,place,n in p.count.listed]
+    why = {k:r.why for k,r in rules.items()}
+    return write_report(path, rows, tokenizer, found, origins=places, stats=stats_of(p), changed=p.count.changed,
+                        listed=listed, counts=linter.counts, why=why, **how)
+
 # %% ../nbs/05c_findings.ipynb #bd5022ff
 def write_page(
     path:str|PathLike, # File to write, such as `report.html`
@@ -112,8 +156,12 @@ def write_page(
     *,
     sequence_len:int=512, # As the data was prepared
     on_long:str='drop', # Likewise
+    min_sample_len:int|None=None, # Likewise
+    dataset_exact_deduplication:bool=False, # Likewise
+    on_bad:str='error', # Likewise
     val_set_size:float=0., # As for `prepare_and_lint`
     seed:int=42, # Likewise
+    shuffle_merged_datasets:bool=True, # Likewise
     held:Prepared|None=None, # Likewise
     lint_silence:Iterable[str]=(), # Likewise
     n_rows:int=10_000, # Rows to show, from the first
@@ -121,17 +169,13 @@ def write_page(
     **context, # As for `prepare_and_lint`
 )->Path: # The file
     "Write prepared data, its statistics and its findings as one HTML page."
-    encoders,rows = [format_encoder(s.format, tokenizer) for s in sources],[]
-    linter = Linter(encoders[0], silence=lint_silence, n_examples=1000, sequence_len=sequence_len, **context)
-    for s,e in zip(sources, encoders):
-        for batch,lines,_ in encoded(s, e, spans=True):
-            keep = fit(batch, sequence_len, on_long)[0]
-            linter.add(batch, [f'{s.name}:{l}' for l in lines], keep, e)
-            rows += [shorten(batch.row(i), keep[i]) for i in np.flatnonzero(keep)[:n_rows-len(rows)]]
+    options = RowOptions(sequence_len, on_long, min_sample_len, dataset_exact_deduplication, on_bad)
+    linter,rows = _linter(sources, tokenizer, options, lint_silence, n_examples=1000, **context),[]
+    for shard,encoder in shards(sources, tokenizer, options, spans=True):
+        linter.add(shard.batch, shard.places, shard.kept, encoder)
+        shown = np.flatnonzero(shard.kept)[:n_rows-len(rows)]
+        rows += [shorten(shard.batch.row(i), shard.kept[i]) for i in shown]
     if held: hold_out(linter, held)
-    found = linter.finish(_held_rows(p, held, val_set_size, seed))
-    source,line = origins(p)
-    places = [(p.manifest['sources'][k], int(n)) for k,n in zip(source, line)]
-    return write_report(path, rows, tokenizer, [o._replace(row=linter.number(o.row)) for o in found], origins=places, stats=stats_of(p),
-        sequence_len=sequence_len, changed=p.count.changed, listed=[(place,what,n) for what,place,n in p.count.listed],
-        counts=linter.counts, why={k:r.why for k,r in rules.items()}, title=title)
+    split = dict(val_set_size=val_set_size, seed=seed, shuffle_merged_datasets=shuffle_merged_datasets)
+    found = [o._replace(row=linter.number(o.row)) for o in linter.finish(_held_rows(p.count.rows, held, **split))]
+    return _page(path, p, rows, tokenizer, linter, found, sequence_len=sequence_len, title=title)

@@ -14,20 +14,33 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from .encode import EncodedBatch, EncodedRow, format_encoder
-from .prepare import Prepared, Source
+from .files import digest_of
+from .prepare import Prepared, RowOptions, ShardRow, Source, encode_shard
 from .segments import DataError
 
 # %% ../nbs/05a_lineage.ipynb #a05310fb
+def _damaged(path, e):
+    what = 'is missing' if isinstance(e, FileNotFoundError) else f'is damaged ({type(e).__name__})'
+    message = f'{what}. Delete the directory it lies in, and run segtune preprocess again.'
+    return DataError(message, source=fspath(path))
+
+def _stream(path): # a table, mapped into memory
+    import pyarrow as pa
+    try: return pa.ipc.open_stream(pa.memory_map(fspath(path))).read_all()
+    except (OSError, pa.ArrowException) as e: raise _damaged(path, e) from None
+
 def _table(path):
     import pyarrow as pa
-    names = [f['filename'] for f in json.loads((Path(path)/'state.json').read_text())['_data_files']]
-    return pa.concat_tables(pa.ipc.open_stream(pa.memory_map(fspath(Path(path)/n))).read_all() for n in names)
+    state = Path(path)/'state.json'
+    try: names = [f['filename'] for f in json.loads(state.read_text(encoding='utf-8'))['_data_files']]
+    except (OSError, ValueError, LookupError, TypeError) as e: raise _damaged(state, e) from None
+    return pa.concat_tables(_stream(Path(path)/n).select(['input_ids','labels']) for n in names)
 
 def read_rows(
     path:str|PathLike, # A prepared directory
     at:list[int], # Rows, from 0
 )->list[tuple[np.ndarray,np.ndarray]]: # `(ids, labels)` of each
-    "Some rows of a prepared data set."
+    "Some rows of a prepared dataset."
     table = _table(path)
     return [(table['input_ids'][i].values.to_numpy(), table['labels'][i].values.to_numpy()) for i in at]
 
@@ -35,10 +48,11 @@ def read_rows(
 def read_batches(
     path:str|PathLike, # A prepared directory
 )->Iterator[EncodedBatch]: # Without spans, and with empty rows of segments
-    "The whole data set, batch by batch."
-    for o in _table(path).select(['input_ids','labels']).to_batches():
+    "The whole dataset, batch by batch."
+    for o in _table(path).to_batches():
         ids,labels = (c.flatten().to_numpy() for c in o.columns)
-        starts = np.concatenate([[0], np.cumsum(o.column(0).value_lengths().to_numpy(zero_copy_only=False))]).astype(np.int64)
+        lengths = o.column(0).value_lengths().to_numpy(zero_copy_only=False)
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         yield EncodedBatch(ids, labels, starts, None, [[]]*o.num_rows)
 
 def grep(
@@ -49,7 +63,8 @@ def grep(
     "Rows whose tokens spell a text."
     first,wanted = 0,text.encode()
     for b in read_batches(path):
-        yield from (first+i for i,(s,e) in enumerate(zip(b.starts, b.starts[1:])) if wanted in tok.spell(b.ids[s:e]))
+        for i,(s,e) in enumerate(zip(b.starts, b.starts[1:])):
+            if wanted in tok.spell(b.ids[s:e]): yield first+i
         first += len(b.rows)
 
 # %% ../nbs/05a_lineage.ipynb #3019d668
@@ -57,9 +72,19 @@ def origins(
     p:Prepared, # From `prepare`
 )->tuple[np.ndarray,np.ndarray]: # Number of the source, from 0, and line, from 1; one per row
     "Source and line of every row."
-    import pyarrow as pa
-    table = pa.ipc.open_stream(pa.memory_map(fspath(p.path/'.segtune'/'lineage.arrow'))).read_all()
-    return table['source'].to_numpy(), table['line'].to_numpy()
+    path = p.path/'.segtune'/'lineage.arrow'
+    table = _stream(path)
+    try: source,line = (table[k].to_numpy() for k in ('source','line'))
+    except KeyError as e: raise _damaged(path, e) from None
+    if len(source)!=p.count.rows or len(source) and not 0<=source.min()<=source.max()<len(p.manifest['sources']):
+        raise _damaged(path, ValueError())
+    return source, line
+
+def _named(p, at): # name and line of each row, number of its source, and both columns
+    source,line = origins(p)
+    if bad := [i for i in at if not 0<=i<len(line)]:
+        raise DataError(f'there is no row {bad[0]}; the data has {len(line):,} rows, counted from 0.')
+    return [(p.manifest['sources'][source[i]], int(line[i])) for i in at]
 
 def lineage(
     p:Prepared, # From `prepare`
@@ -67,11 +92,6 @@ def lineage(
 )->tuple[str,int]: # Name of the source, line from 1
     "Where a prepared row came from."
     return _named(p, [row])[0]
-
-def _named(p, at):
-    source,line = origins(p)
-    if bad := [i for i in at if not 0<=i<len(line)]: raise DataError(f'there is no row {bad[0]}; the data has {len(line):,} rows, counted from 0.')
-    return [(p.manifest['sources'][source[i]], int(line[i])) for i in at]
 
 # %% ../nbs/05a_lineage.ipynb #9c553f74
 class SourceRow(NamedTuple):
@@ -89,13 +109,37 @@ def shorten(
 
 # %% ../nbs/05a_lineage.ipynb #e8a44e1c
 def _segments(sources, wanted): # {(source, line): segments} of those wanted
-    out = {}
-    for k,s in enumerate(sources):
-        lines = {line for n,line in wanted if n==k}
-        for line,segments in s.segments() if lines else ():
-            if line in lines: out[k,line] = segments
-            if len(lines)==sum(n==k for n,_ in out): break
+    lines,out = {},{}
+    for k,line in wanted: lines.setdefault(k, set()).add(line)
+    for k in sorted(lines):
+        for line,segments in sources[k].segments('skip'):
+            if line not in lines[k]: continue
+            out[k,line] = segments
+            lines[k].discard(line)
+            if not lines[k]: break
     return out
+
+def _options(p): # as the rows were prepared
+    return RowOptions(**{k:v for k,v in p.manifest['parts'].items() if k in RowOptions._fields})
+
+def _other_tokens(p, k, source, place): # why a line does not give the tokens on disk
+    before = p.manifest['parts']['sources'][k].get('files', [])
+    if [digest_of(f) for f in source.rows.files]!=before:
+        what = 'the file was changed since it was prepared. Run segtune preprocess again.'
+    else:
+        what = ('the line gives other tokens than when it was prepared, though its file is the same: its format depends on something else, '
+                'such as chance, the time, or a file that it reads. Give the dataset entry a new `version:`, '
+                f'or delete {fspath(p.path)}, and run segtune preprocess again.')
+    return DataError(what, source=place)
+
+# %% ../nbs/05a_lineage.ipynb #9d41be70
+def _same_row(row, on_disk): return all(map(np.array_equal, row[:2], on_disk))
+
+def _row_again(row, window, on_disk, encoder, options): # the row with spans and segments, or None
+    shard = encode_shard([row], encoder, options._replace(on_long='cut' if options.on_long=='cut' else 'drop'), spans=True)
+    made = [shorten(shard.batch.row(i), shard.kept[i]) for i in np.flatnonzero(shard.kept)]
+    if not options.dataset_exact_deduplication: made = made[window:window+1]
+    return next((o for o in made if _same_row(o, on_disk)), None)
 
 def look_up(
     p:Prepared, # From `prepare`
@@ -108,19 +152,18 @@ def look_up(
     keys = [(int(source[i]), int(line[i])) for i in at]
     segments,out = _segments(sources, set(keys)),[]
     for i,(k,n),(name,_),on_disk in zip(at, keys, names, read_rows(p.path, at)):
-        place,window = f'{name}:{n}',0
+        window = 0
         while i>window and (source[i-window-1],line[i-window-1])==(k,n): window += 1
-        batch = format_encoder(sources[k].format, tok).encode([segments[k,n]], spans=True) if (k,n) in segments else None
-        row = shorten(batch.row(window), len(on_disk[0])) if batch and window<len(batch.rows) else None
-        if row is None or not all(map(np.array_equal, row[:2], on_disk)):
-            raise DataError('the line is no longer what was prepared. Run segtune preprocess again.', source=place)
-        out.append(SourceRow(place, sources[k], row))
+        again,encoder = ShardRow(k, name, n, segments.get((k,n), [])),format_encoder(sources[k].format, tok)
+        row = _row_again(again, window, on_disk, encoder, _options(p))
+        if row is None: raise _other_tokens(p, k, sources[k], f'{name}:{n}')
+        out.append(SourceRow(f'{name}:{n}', sources[k], row))
     return out
 
 # %% ../nbs/05a_lineage.ipynb #741adf3f
 class Origin(NamedTuple):
     "The place of one token."
-    source:str # Name of the file or data set
+    source:str # Name of the file or dataset
     line:int # Line or record in it, from 1
     segment:int # Segment of the row, from 0; where a token reaches over an edge, the first of them
     start:int # Its first character in that segment, from 0
@@ -132,7 +175,8 @@ def find_origin(
 )->Origin:
     "Where a token of a row came from."
     n = len(found.row.ids)
-    if not 0<=token<n: raise DataError(f'there is no token {token}; the row has {n:,} tokens, counted from 0.', source=found.place)
+    if not 0<=token<n:
+        raise DataError(f'there is no token {token}; the row has {n:,} tokens, counted from 0.', source=found.place)
     start,end = map(int, found.row.spans[token])
     ends = np.cumsum([len(s.text) for s in found.row.segments])
     k = min(int(np.searchsorted(ends, start, 'right')), len(ends)-1)
