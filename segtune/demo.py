@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 
-# %% ../nbs/10b_demo.ipynb #7a01b234
+# %% ../nbs/10b_demo.ipynb #b09818ba
 import json
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from .config import check, read_yaml
 from .linter import summary
-from .packaged import bundled, install_hint, packaged_path
-from .run import prepared_of
+from .packaged import install_hint, packaged_path
+from .project import Project, find_path
 from .segments import ConfigError, row2segments
 from .stdlib import write_stdlib
 from .tokenizer import load_tokenizer
 
-# %% ../nbs/10b_demo.ipynb #4b09a831
+# %% ../nbs/10b_demo.ipynb #1c6a617f
 smollm2 = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 
 _config = '''\
@@ -51,11 +50,11 @@ output_dir: {output_dir}
 '''
 
 def _settings(base_model, max_steps): # a step of the bundled model costs a hundredth of SmolLM2's
-    steps,rate,length = (300, 0.003, 384) if Path(base_model).name=='tiny' else (40, 0.001, 256)
+    steps,rate,length = (300, 0.003, 384) if base_model=='bundled:tiny' or Path(base_model).name=='tiny' else (40, 0.001, 256)
     steps = max_steps or steps
     return dict(sequence_len=length, lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate, save_steps=max(1, steps//2))
 
-# %% ../nbs/10b_demo.ipynb #6675ba30
+# %% ../nbs/10b_demo.ipynb #1d5f7a60
 def write_starter(
     folder:str|PathLike, # New or empty directory
     base_model:str=smollm2, # Goes into the config; its EOS ends every answer
@@ -65,7 +64,7 @@ def write_starter(
     "Write a project that is ready to run."
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()): raise ConfigError('the directory is not empty. Choose a new one.', source=str(folder))
-    eos = load_tokenizer(base_model).eos
+    eos = load_tokenizer(find_path(base_model, folder/'config.yml')).eos
     n = write_stdlib(folder/'data', eos)
     lines = (folder/'data'/'held_out.jsonl').read_text(encoding='utf-8').splitlines(True)
     (folder/'data'/'held_out.jsonl').write_text(''.join(lines[:n_held_out]), encoding='utf-8')
@@ -73,7 +72,7 @@ def write_starter(
     (folder/'config.yml').write_text(_config.format(base_model=base_model, output_dir='adapter', **_settings(base_model, max_steps)), encoding='utf-8')
     return dict(train=n['train'], held_out=min(n_held_out, len(lines)), more_held_out=max(0, len(lines)-n_held_out))
 
-# %% ../nbs/10b_demo.ipynb #90fccd7b
+# %% ../nbs/10b_demo.ipynb #82724a80
 def demo_model(
     bundled_model:bool=False, # Use the bundled one in any case?
     log:Callable=print, # Takes one line at a time
@@ -81,31 +80,25 @@ def demo_model(
     "The model that the demo trains."
     if not bundled_model and packaged_path(smollm2, log=log): return smollm2
     if not bundled_model: log(f'{smollm2} is not installed. To see the demo on a real model:\n  {install_hint(smollm2)}\nGoing on with the small model that is bundled with segtune.\n')
-    return str(bundled('tiny'))
+    return 'bundled:tiny'
 
-# %% ../nbs/10b_demo.ipynb #f1a70704
+# %% ../nbs/10b_demo.ipynb #f878d0a6
 def _heading(text): print(f'\n=== {text}', flush=True)
 
 def _show_row(project):
     from segtune.encode import Encoder
     from segtune.view import token_table
-    tok = load_tokenizer(_config_of(project).base_model)
+    tok = Project.open(project/'config.yml').tokenizer
     row = min((json.loads(o) for o in open(project/'data'/'train.jsonl', encoding='utf-8').readlines()[:200]), key=lambda o: len(json.dumps(o)))
     print(''.join(s['text'] for s in row['segments']), '\n')
     print(token_table(tok, Encoder(tok).encode_row(row2segments(row))).to_string())
 
-def _config_of(project):
-    path = project/'config.yml'
-    return check(*read_yaml(path.read_text(encoding='utf-8'), str(path))[:2], str(path))[0]
-
-def _train(project, log):
-    from segtune.run import train_of
-    cfg = _config_of(project)
-    cfg = cfg.model_copy(update=dict(output_dir=str(project/cfg.output_dir), dataset_prepared_path=str(project/cfg.dataset_prepared_path)))
-    train,held,tok = prepared_of(cfg, project/'config.yml')
-    for name,p in (('train', train), ('held out', held)): print(f'{name}:', *p.count.lines(), *summary(p.lint), sep='\n  ')
+def _train(folder, log):
+    project = Project.open(folder/'config.yml')
+    cfg = project.cfg
+    for name,p in (('train', project.prepared), ('held out', project.held)): print(f'{name}:', *p.count.lines(), *summary(p.lint), sep='\n  ')
     _heading(f'training {cfg.max_steps} steps of {cfg.micro_batch_size} rows')
-    return cfg, tok, train_of(cfg, train, held, project/'config.yml', log=log)
+    return cfg, project.tokenizer, project.train(log=log)
 
 # %% ../nbs/10b_demo.ipynb #954cc855
 def _answers(project, cfg, tok, n=3):

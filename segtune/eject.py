@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['spelled_segments', 'Ejected', 'eject_batch', 'shown', 'EjectReport', 'eject_rows', 'eject', 'ejected_config']
 
-# %% ../nbs/02b_eject.ipynb #ce8c4f0b
-import json
+# %% ../nbs/02b_eject.ipynb #d8ae97ae
+import gzip, json
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from typing import NamedTuple
 import numpy as np
 from .encode import Encoder, format_encoder
-from .segments import DataError, Segment, merge_segments, segments2row
+from .segments import ConfigError, DataError, Segment, merge_segments, segments2row
 from .tokenizer import as_tokenizer
 
 # %% ../nbs/02b_eject.ipynb #b777faf9
@@ -139,16 +139,20 @@ def eject_rows(
         for batch in _batches(rows, size):
             for o in eject_batch(fmt, tok, [r for _,r in batch], name, [n for n,_ in batch]): yield name,o
 
-# %% ../nbs/02b_eject.ipynb #1d42e46e
+# %% ../nbs/02b_eject.ipynb #6427b8f1
+def _opened(path): # to write text; compressed where the name says so
+    if fspath(path).endswith('.gz'): return gzip.open(path, 'wt', encoding='utf-8')
+    return open(path, 'w', encoding='utf-8')
+
 def eject(
     sources:Iterable, # As for `eject_rows`
     tokenizer, # As for `Encoder`
-    path:str|PathLike, # The JSONL file to write
+    path:str|PathLike, # The JSONL file to write; compressed if its name ends in `.gz`
     inexact:str='write', # Rows that no segments give: `write` the nearest, or `skip` them
 )->EjectReport:
     "Write datasets as segments."
     tok,n,fresh,literal,odd = as_tokenizer(tokenizer),0,0,0,[]
-    with open(path, 'w', encoding='utf-8') as f:
+    with _opened(path) as f:
         for name,o in eject_rows(sources, tok):
             if not o.exact: odd.append(shown(o, tok, name))
             if not o.exact and inexact=='skip': continue
@@ -156,13 +160,18 @@ def eject(
             n,fresh,literal = n+1,fresh+any(s.tie=='fresh' for s in o.segments),literal+any(not s.special for s in o.segments)
     return EjectReport(n, fresh, literal, odd)
 
-# %% ../nbs/02b_eject.ipynb #143466de
-_dealt_with = ('train_on_inputs','chat_template','chat_template_jinja','boundary','special_in_data','pretraining_dataset')
+# %% ../nbs/02b_eject.ipynb #e0c67143
+_dealt_with = ('train_on_inputs','chat_template','chat_template_jinja','chat_template_kwargs','default_system_message','eot_tokens',
+               'boundary','special_in_data','pretraining_dataset')
 
 def ejected_config(
     config:dict, # A config as read from YAML
     path:str|PathLike, # The ejected file
-)->dict: # A config that reads it
+    held_out:str|PathLike|None=None, # The ejected rows of `test_datasets`
+)->dict: # A config that reads them
     "The config for ejected data."
-    rest = {k:v for k,v in config.items() if k not in _dealt_with}
-    return {**rest, 'datasets': [dict(path=fspath(path), type='segments')]}
+    if config.get('test_datasets') and not held_out:
+        raise ConfigError('its rows have to be ejected too: the formats that write their tokens are gone.', field='test_datasets')
+    rest = {k:v for k,v in config.items() if k not in _dealt_with and k!='test_datasets'}
+    held = {'test_datasets': [dict(path=fspath(held_out), type='segments')]} if held_out else {}
+    return {**rest, 'datasets': [dict(path=fspath(path), type='segments')], **held}

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
-from segtune.config import load_config
 from segtune.encode import format_encoder
 from segtune.formats import find_format
 from segtune.packaged import bundled
 from segtune.prepare import Count, batches
-from segtune.run import sources_of, tokenizer_of
+from segtune.project import Project
 from segtune.segments import SegtuneError
 from segtune.tokenizer import load_tokenizer
 
@@ -102,9 +101,8 @@ def test_golden_through_a_config(name, tmp_path):
     values = {**golden["config"], "base_model": str(bundled(base)), "special_tokens": special, "datasets": [{**dataset(golden), "path": str(tmp_path / "data.jsonl")}]}
     values.pop("pretraining_dataset", None)  # stands under datasets, where the path of the file goes
     (tmp_path / "config.yml").write_text(yaml.safe_dump(values))
-    cfg, _ = load_config(tmp_path / "config.yml")
-    tok = tokenizer_of(cfg)
-    (source,) = sources_of(cfg.datasets, cfg, tok)
+    project = Project.open(tmp_path / "config.yml")
+    tok, (source,) = project.tokenizer, project.sources
     made = []
     if right:
         for lengths, ids, labels, lines in batches(source, format_encoder(source.format, tok), Count(), sequence_len=10**9):

@@ -1,0 +1,182 @@
+"axolotl's own example configs, unchanged; and configs that nobody should have written."
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segtune.axolotl_keys import fate, is_given, near_key, why_ignored, why_refused
+from segtune.config import Config, check, load_config
+from segtune.project import Project, open_config
+from segtune.segments import ConfigError
+
+CONFIGS = json.loads((Path(__file__).parent / "data/axolotl_configs.json").read_text(encoding="utf-8"))["configs"]
+PLAIN = {k: o["config"] for k, o in CONFIGS.items() if not o["not_plain_sft"]}
+OTHER = {k: o for k, o in CONFIGS.items() if o["not_plain_sft"]}
+LEAST = dict(base_model="m", datasets=[dict(path="a.jsonl")])
+
+def refusals(values):
+    "The keys that a config is refused by"
+    try: check(values)
+    except ConfigError as e: return {o["key"] for o in e.problems}
+    return set()
+
+# What axolotl can do and segtune cannot, with the number of plain configs that ask for it
+NOT_DONE = {"peft.loftq_config": 1, "qat": 2, "relora": 1, "use_onebitllms": 1}
+
+def test_plain_configs_load_or_ask_for_what_is_not_done():
+    refused = {k: found for k, o in PLAIN.items() if (found := refusals(o))}
+    assert all(found & set(NOT_DONE) for found in refused.values()), refused
+    assert len(PLAIN) - len(refused) >= 215 and len(refused) == sum(NOT_DONE.values())
+
+def test_open_config_agrees(tmp_path):
+    "formats, styles and options of the entries too, as `segtune check` looks at them"
+    for i, (name, values) in enumerate(PLAIN.items()):
+        if refusals(values): continue
+        (tmp_path / f"{i}.yml").write_text(yaml.safe_dump(values))
+        try: open_config(tmp_path / f"{i}.yml")
+        except ConfigError as e: assert "chat template" in str(e) or "thinking" in str(e), f"{name}: {e}"
+
+WHY = dict(vision="processor_type", rl="rl", unfrozen_parameters="unfrozen_parameters", reward_model="reward_model", ebft="ebft",
+           diffusion="diffusion", trl="trl", process_reward_model="process_reward_model", classifier="num_labels")
+
+@pytest.mark.parametrize("name", sorted(OTHER))
+def test_other_configs_are_refused_by_their_own_key(name):
+    assert {WHY[o] for o in OTHER[name]["not_plain_sft"]} <= refusals(OTHER[name]["config"])
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_what_is_ignored_is_noted_once(name):
+    if refusals(PLAIN[name]): return
+    told = "\n".join(check(PLAIN[name])[1])
+    for k, v in PLAIN[name].items():
+        what = fate(k, v) if is_given(v) else None
+        assert told.count(f" {k}") >= 1 if what and what[0] == "ignored" else True, k
+    assert sum(o.startswith("ignored") for o in told.splitlines()) <= 1
+
+def test_no_key_is_two_things():
+    for k in Config.model_fields: assert not why_ignored(k) and not why_refused(k), k
+
+
+# ---- not given, near, several
+
+@pytest.mark.parametrize("value", [None, False, 0, "", [], {}])
+@pytest.mark.parametrize("key", ["rl", "wandb_project", "deepspeed", "adapter", "debug", "early_stopping_patience", "max_steps", "lora_target_modules", "qat",
+                                 "chat_template", "eot_tokens", "special_tokens", "tokens", "plugins", "peft", "save_total_limit", "report_to"])
+def test_nothing_means_not_given(key, value):
+    cfg, notes = check({**LEAST, key: value})
+    assert notes == [] and (key not in Config.model_fields or getattr(cfg, key) == getattr(check(LEAST)[0], key))
+
+@pytest.mark.parametrize("key", sorted(Config.model_fields))
+def test_null_means_not_given_for_every_key(key):
+    if key in LEAST: return
+    assert check({**LEAST, key: None})[0] == check(LEAST)[0]
+
+@pytest.mark.parametrize("key, meant", [("sequence_lenn", "sequence_len"), ("train_on_input", "train_on_inputs"), ("lora_rank", "lora_r"), ("lr", "learning_rate"),
+                                        ("lora_q", None), ("rll", None), ("trll", None), ("lora_o_kernels", None), ("foo", None), ("wand_project", None)])
+def test_a_hint_is_a_near_spelling_of_an_honoured_key_or_none(key, meant): assert near_key(key, Config.model_fields) == meant
+
+def test_all_refused_keys_at_once_each_with_its_line():
+    text = "base_model: m\ndatasets: [{path: a}]\nrl: dpo\nqat: {a: 1}\nunfrozen_parameters: [x]\nsequence_lenn: 3\n"
+    with pytest.raises(ConfigError) as e: load_text(text)
+    assert [(o["key"], o["line"]) for o in e.value.problems] == [("rl", 3), ("qat", 4), ("unfrozen_parameters", 5), ("sequence_lenn", 6)]
+
+def load_text(text, *overrides):
+    import tempfile
+    with tempfile.TemporaryDirectory() as d:
+        (Path(d) / "c.yml").write_text(text, encoding="utf-8")
+        return load_config(Path(d) / "c.yml", overrides)
+
+
+# ---- configs that nobody should have written: one message each, with its line where it has one
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi"))
+
+@pytest.mark.parametrize("text", ["on: true", "1: 2", "null: x", "1.5: 2", "? [a, b]\n: c", "2024-01-01: x", "x: &a [*a]", "x: " + "[" * 3000, "x: " + "{a: " * 3000,
+    "seed: " + "9" * 5000, BOMB, "seed: 2024-13-45", "peft: lora", "special_tokens: [a]", "special_tokens: x", "pretraining_dataset: 5", "pretraining_dataset: [5]",
+    "x: !!python/object:os.system a", "a: b: c", "\t- x", "tokens: 5", "tokens: [5]", "eot_tokens: ['']", "plugins: 5", "batch_size: x", "batch_size: -3",
+    "seed: -1", "seed: 1e400", "learning_rate: .nan", "learning_rate: .inf", "num_epochs: -.inf", "weight_decay: '\\0'", 'base_model: "a\\0b"', "datasets: 5", "<<: 5",
+    "save_strategy: 5", "eval_strategy: often", "gradient_checkpointing: often", "adapter: [lora]", "lora_target_modules: 5", "datasets: [a.jsonl]",
+    "val_set_size: -1", "lora_dropout: 2", "micro_batch_size: 1.5", "learning_rate: {a: 1}", "peft: {backend: 5}", "peft: {1: 2}", "report_to: 5"])
+def test_odd_configs_end_in_one_message(text):
+    whole = text if text.startswith(("datasets", "<<")) else f"base_model: m\ndatasets: [{{path: a}}]\n{text}\n" if "base_model" not in text else f"datasets: [{{path: a}}]\n{text}\n"
+    with pytest.raises(ConfigError) as e: load_text(whole)
+    assert str(e.value) and "Traceback" not in str(e.value)
+
+@pytest.mark.parametrize("option", ["roles: x", "roles: {user: x}", "roles_to_train: 5", "roles_to_train: assistant", "field_messages: 5", "chat_template: 5", "chat_template_kwargs: x",
+    "chat_template_kwargs: {messages: []}", "eot_tokens: ['']", "eot_tokens: x", "message_property_mappings: [a]", "train_on_eos: often", "drop_system_message: perhaps",
+    "type: 5", "type: [a]", "type: {field_instruction: 5}", "split: 5", "data_files: 5", "skip: -1", "shards: 0.5", "boundary: exact", "on: true", "path: 5", "conversation: {a: 1}"])
+def test_options_of_a_dataset_entry_are_checked_with_line_and_entry(option):
+    key = option.partition(":")[0]
+    text = f"base_model: m\ndatasets:\n  - path: a.jsonl\n  - type: chat\n    {option}\n" + ("" if key == "path" else "    path: b.jsonl\n")
+    if key == "type": text = text.replace("  - type: chat\n    type", "  - type")
+    with pytest.raises(ConfigError) as e: load_text(text)
+    line = next(i for i, o in enumerate(text.splitlines(), 1) if option in o)
+    assert [(o["line"], o["key"].split(".")[:3]) for o in e.value.problems] == [(line, ["datasets", "1", key])]
+
+def test_blank_datasets_beside_pretraining_dataset():
+    cfg, _ = load_text("base_model: m\ndatasets:\npretraining_dataset: c.txt\n")
+    assert [(o.path, o.type) for o in cfg.datasets] == [("c.txt", "pretrain")]
+
+@pytest.mark.parametrize("assignment, message", [("sequence_len=abc", "--set sequence_len: expected an integer, got 'abc'."), ("seed=[1", "--set seed:1: invalid YAML"),
+    ("seed", "--set: expected key=value"), ("=3", "--set: expected key=value"), ("datasets.5.path=x", "--set datasets.5.path: there is no entry '5'."),
+    ("seed.x=1", "--set seed.x: "), ("lora_rnk=1", "--set lora_rnk: unknown key."), ("rl=dpo", "--set rl: is not supported"), ("x=&a [*a]", "--set x:1: the alias *a leads into itself"),
+    ("datasets.0.roles=x", "--set datasets.0.roles: expected keys and values, got 'x'.")])
+def test_a_mistake_in_set_names_it(assignment, message):
+    with pytest.raises(ConfigError) as e: load_text("base_model: m\nseed: 1\ndatasets:\n  - path: a.jsonl\n", assignment)
+    assert str(e.value).startswith(message)
+
+
+# ---- paths
+
+def test_one_rule_for_every_path(tmp_path, monkeypatch):
+    "beside the config first, then the current directory; what is written goes beside the config"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for d in ("work", "elsewhere"):
+        for f in ("data.jsonl", "t.jinja"): (tmp_path / d / f).write_text('{"text": "%s"}\n' % d)
+        (tmp_path / d / "mine.py").write_text(f"def rows(row): return [({d!r}, True)]\n")
+        for f in ("adapter", "saved", "model"): (tmp_path / d / f).mkdir()
+    (tmp_path / "work/config.yml").write_text(yaml.safe_dump(dict(base_model="model", tokenizer_config="bundled:gpt2", lora_model_dir="adapter", adapter="lora",
+        resume_from_checkpoint="saved", chat_template_jinja="t.jinja", datasets=[dict(path="data.jsonl", type="mine.rows"), dict(path="d*.jsonl", type="text")])))
+    project = Project.open(tmp_path / "work/config.yml")
+    cfg = project.cfg
+    for found in (cfg.base_model, cfg.lora_model_dir, cfg.resume_from_checkpoint, cfg.chat_template_jinja, cfg.output_dir, cfg.dataset_prepared_path, cfg.datasets[0].path):
+        assert found.startswith(str(tmp_path / "work")), found
+    assert {s.name for s in project.sources} == {str(tmp_path / "work/data.jsonl")}
+    assert project.sources[0].format(dict(text="x"))[0].text == "work", "the module beside the config"
+    (tmp_path / "work/data.jsonl").unlink()
+    assert Project.open(tmp_path / "work/config.yml").cfg.datasets[0].path == "data.jsonl", "the current directory, where nothing is beside the config"
+
+def test_everything_is_made_once(tmp_path, monkeypatch):
+    "inspect --stats --html --row 0: one tokenizer, one look at each source, one preparation"
+    import segtune.project as p
+    counts = dict.fromkeys(("load_tokenizer", "find_rows", "prepare_and_lint"), 0)
+    def counting(name, f):
+        def g(*a, **k):
+            counts[name] += 1
+            return f(*a, **k)
+        g.__signature__ = __import__("inspect").signature(f)
+        return g
+    for name in counts: monkeypatch.setattr(p, name, counting(name, getattr(p, name)))
+    (tmp_path / "a.jsonl").write_text('{"segments": [{"label": true, "text": "hi"}]}\n')
+    (tmp_path / "config.yml").write_text("base_model: bundled:gpt2\ndatasets: [{path: a.jsonl}]\n")
+    project = Project.open(tmp_path / "config.yml")
+    project.stats(), project.report(tmp_path / "r.html"), project.findings(project.rows_at([0])[0])
+    assert counts == dict(load_tokenizer=1, find_rows=1, prepare_and_lint=1)
+
+
+# ---- every key is read by somebody
+
+WAITING = set("""lr_quadratic_warmup cosine_min_lr_ratio cosine_constant_lr_ratio loraplus_lr_ratio loraplus_lr_embedding embedding_lr optim_args curriculum_sampling
+lisa_n_layers lisa_step_interval lisa_layers_attribute lora_target_parameters torch_dtype revision_of_model overrides_of_model_config
+resize_token_embeddings_to_32x reinit_weights model_quantization_config model_quantization_config_kwargs default_system_message on_bad min_sample_len
+dataset_exact_deduplication shuffle_merged_datasets shuffle_before_merging_datasets""".split())
+
+def test_every_key_is_read_somewhere():
+    "a key that the config knows and nobody asks for would be ignored in silence"
+    root = Path(__file__).parent.parent / "segtune"
+    others = "\n".join(f.read_text(encoding="utf-8") for f in root.glob("*.py") if f.stem not in ("config", "axolotl_keys", "_modidx"))
+    unread = [k for k in Config.model_fields if not re.search(rf"\b{k}\b", others)]
+    assert set(unread) <= WAITING
