@@ -37,9 +37,9 @@ class SourceKeys(BaseModel):
     boundary:Boundary|None=None # Overrides the format's default
     special_in_data:Literal['parse','literal','error']|None=None # Overrides the config's
     ds_type:str|None=None # What the file is, when its name does not say
-    name:str|None=None # Configuration of a hub dataset
+    name:str|list[str]|None=None # Configuration of a hub dataset, or several
     split:str|None=None # Its split, a slice perhaps, such as `train[:10%]`
-    data_files:str|list[str]|None=None # Its files
+    data_files:str|list[str]|dict[str,str|list[str]]|None=None # Its files, or those of each split
     revision:str|None=None # Its revision
     skip:Number|None=None # Rows to leave out at its beginning
     shards:Count|None=None # Take only one of so many shards
@@ -232,7 +232,8 @@ def _means_nothing(key, value): # is this value of an honoured key as good as no
 def _filled(entry): # a dataset entry without what is blank; a blank type is an answer
     if not isinstance(entry, dict): return entry
     out = {k:(v or None) if k=='type' else v for k,v in entry.items() if k=='type' or v is not None and v!=''}
-    return {**{'split':out.pop('train_on_split')}, **out} if 'train_on_split' in out else out
+    if 'train_on_split' in out: out['split'] = out.pop('train_on_split')
+    return out
 
 def _given(values):
     out = {k:v for k,v in values.items() if not (k in Config.model_fields and _means_nothing(k, v))}
@@ -331,7 +332,8 @@ def _nul(o, at=()): # paths of texts with a NUL character, which no system takes
 def _unknown(keep): # problems of keys that nobody knows; they leave `keep`
     out = []
     for k in [k for k in keep if k not in Config.model_fields]:
-        v,near = keep.pop(k),near_key(k, Config.model_fields)
+        near = near_key(k, Config.model_fields)
+        del keep[k]
         out.append(((k,), 'unknown key.'+(f' Did you mean {near}?' if near else '')))
     return out
 

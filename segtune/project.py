@@ -15,7 +15,7 @@ from glob import glob, has_magic
 from os import PathLike, fspath
 from pathlib import Path
 from fastcore.basics import patch
-from .config import Config, DatasetEntry, SourceKeys, load_config, read_config, report_problems
+from .config import Config, DatasetEntry, load_config, read_config, report_problems
 from .findings import prepare_and_lint, row_findings, stats_of, write_page
 from .formats import find_format
 from .lineage import SourceRow, look_up
@@ -110,10 +110,6 @@ def _options(entry): # what the format is given; an empty option that it does no
     known = formats[name].options if (name := _format_name(entry)) in formats else ()
     return {k:v for k,v in entry.options.items() if v or k in known}
 
-def _source_keys(entry): # what `find_rows` is told besides the path
-    takes = inspect.signature(find_rows).parameters
-    return {k:getattr(entry, k) for k in SourceKeys.model_fields if k in takes and k not in ('path','type')}
-
 # %% ../nbs/10a_project.ipynb #803506e9
 _some_names = dict(bos_token='<s>', eos_token='</s>', pad_token='<pad>', unk_token='<unk>')
 
@@ -122,6 +118,7 @@ def _without_tokenizer(options): # a stand-in for the template that only the tok
     return {**options, 'chat_template':'chatml'} if own and not options.get('chat_template_jinja') else options
 
 def _entry_problem(entry, cfg, near): # (option, sentence), or None
+    if entry.type is None: return None # the rows hold tokens
     options = _options(entry)
     known = formats[name].options if (name := _format_name(entry)) in formats else options
     odd = next((k for k in options if k not in known), None)
@@ -187,7 +184,9 @@ class Inputs:
             with modules_beside(self.path):
                 fmt = find_format(e.type, self.tokenizer, e.boundary or cfg.boundary, e.special_in_data or cfg.special_in_data,
                                   cfg.sequence_len, cfg.train_on_inputs, defaults=defaults, **_options(e))
-            out += [Source(rows, fmt) for rows in find_rows(e.path, **_source_keys(e))]
+            rows = find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files, revision=e.revision,
+                             skip=e.skip, shards=e.shards, shards_idx=e.shards_idx, seed=cfg.seed)
+            out += [Source(r, fmt) for r in rows]
         return out
 
     @cached_property

@@ -135,7 +135,7 @@ def test_one_rule_for_every_path(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     for d in ("work", "elsewhere"):
-        for f in ("data.jsonl", "t.jinja"): (tmp_path / d / f).write_text('{"text": "%s"}\n' % d)
+        for f in ("data.jsonl", "t.jinja"): (tmp_path / d / f).write_text(json.dumps(dict(text=d)) + "\n")
         (tmp_path / d / "mine.py").write_text(f"def rows(row): return [({d!r}, True)]\n")
         for f in ("adapter", "saved", "model"): (tmp_path / d / f).mkdir()
     (tmp_path / "work/config.yml").write_text(yaml.safe_dump(dict(base_model="model", tokenizer_config="bundled:gpt2", lora_model_dir="adapter", adapter="lora",
