@@ -19,7 +19,7 @@ from .config import Config, DatasetEntry, load_config, read_config, report_probl
 from .findings import prepare_and_lint, row_findings, stats_of, write_page
 from .formats import find_format
 from .lineage import SourceRow, look_up
-from .packaged import bundled
+from .packaged import bundled_path
 from .prepare import Prepared, Source, split_rows
 from .registry import formats
 from .segments import ConfigError
@@ -32,7 +32,7 @@ def find_path(
     near:str|PathLike, # The config's own path
 )->str: # The path that exists; unchanged if none does, since it may be a name on the hub
     "Where a path leads that is read."
-    if path.startswith('bundled:'): return fspath(bundled(path.removeprefix('bundled:')))
+    if own := bundled_path(path): return fspath(own)
     if '://' in path: return path
     beside = Path(near).parent/path
     there = beside.exists() or has_magic(path) and glob(fspath(beside), recursive=True)
@@ -75,7 +75,7 @@ def moved_paths(
     "A config whose paths lead to the same places from another directory."
     def moved(text):
         there = find_path(text, old) if isinstance(text, str) and text and '{' not in text and '\n' not in text else ''
-        if not os.path.exists(there) or os.path.isabs(there) or text.startswith('bundled:'): return text
+        if not os.path.exists(there) or os.path.isabs(there) or bundled_path(text): return text
         return os.path.relpath(there, Path(new).parent)
     if Path(old).resolve().parent==Path(new).resolve().parent: return values
     return {k:moved(v) if k in (*_read, 'chat_template_jinja') else v for k,v in values.items()}
