@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from fastcore.basics import patch
 from .segments import TokenizerError, ConfigError, json_type
-from .packaged import packaged_path
+from .packaged import bundled_path, packaged_path
 
 # %% ../nbs/01c_tokenizer.ipynb #e384f7a0
 _tokenizer_files = ['tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'chat_template.jinja']
@@ -22,12 +22,13 @@ def _from_hub(name, patterns):
     return Path(snapshot_download(name, allow_patterns=patterns, etag_timeout=5))
 
 def base_path(
-    name:str|PathLike, # A directory, or a repository name on the hub
+    name:str|PathLike, # A directory, a repository name on the hub, or `segtune/tiny` for a bundled one
     weights:bool=False, # Fetch the weights too, not only the tokenizer?
 )->Path: # A local directory with the files
     "The directory that holds a base model or its tokenizer."
     if Path(name).expanduser().is_dir(): return Path(name).expanduser()
     name = fspath(name)
+    if own := bundled_path(name): return own
     if not re.fullmatch(r'\w[\w.-]*(/[\w.-]+)?', name):
         message = f'no such directory: {name!r}. Give a directory, or a name on the hub such as "org/model".'
         raise ConfigError(message, field='base_model')
