@@ -31,7 +31,8 @@ def need_packages(
     missing = [o for o in names if find_spec(o) is None]
     if not missing: return
     are,them = ('is','it') if len(missing)==1 else ('are','them')
-    raise MissingError(f'{", ".join(missing)} {are} not installed, and training and generating need {them}. Run: {install}')
+    what = f'{", ".join(missing)} {are} not installed'
+    raise MissingError(f'{what}, and training and generating need {them}. Run: {install}')
 
 # %% ../nbs/07_adapt.ipynb #6b2c93fc
 @contextmanager
@@ -128,8 +129,8 @@ def _new_rope(config, key, value): # what is not given stays
     return {**(config.rope_parameters or {}), **value}
 
 # %% ../nbs/07_adapt.ipynb #3fa9e539
-_dtypes = dict(float32='float32', fp32='float32', bfloat16='bfloat16', bf16='bfloat16', float16='float16', fp16='float16',
-               half='float16', auto='auto')
+_dtypes = dict(float32='float32', fp32='float32', bfloat16='bfloat16', bf16='bfloat16',
+               float16='float16', fp16='float16', half='float16', auto='auto')
 
 def find_dtype(
     name:str, # `float32`, `bfloat16`, `float16`, a short form of these, or `auto`
@@ -157,12 +158,14 @@ def load_base(
     "Load a base model, no weights frozen yet."
     need_packages()
     computed = choose_precision(bf16, fp16).dtype
-    how = dict(quantization_config=quantization(load_in_8bit, load_in_4bit, computed), attn_implementation=attn_implementation)
+    bits = quantization(load_in_8bit, load_in_4bit, computed)
+    how = dict(quantization_config=bits, attn_implementation=attn_implementation)
     overrides = {**(model_config or {}), **(overrides_of_model_config or {})}
     config = base_config(base_model, trust_remote_code=trust_remote_code, overrides_of_model_config=overrides)
     how = {k:v for k,v in how.items() if v is not None} | dict(trust_remote_code=trust_remote_code, config=config)
     model = _load(base_model, overrides, dict(how, dtype=find_dtype(torch_dtype or computed)))
-    model.segtune_loaded = dict(overrides_of_model_config=overrides, load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit)
+    bits = dict(load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit)
+    model.segtune_loaded = dict(overrides_of_model_config=overrides, **bits)
     return model
 
 # %% ../nbs/07_adapt.ipynb #8e8f44a0
@@ -225,6 +228,7 @@ def token_ids(tok)->list[int]: # Sorted
 
 def _n_rows(model): return model.get_input_embeddings().weight.shape[0]
 
+# %% ../nbs/07_adapt.ipynb #25864472
 def fit_vocabulary(
     model, # A transformers causal language model; may be made larger
     tok, # The `FastTokenizer` of the run
@@ -248,6 +252,7 @@ def _enlarge(model, rows):
         for w in (getattr(layer, 'weight', None), getattr(layer, 'bias', None)):
             if w is not None: w.data[old:] = w.data[:old].float().mean(0).to(w.dtype)
 
+# %% ../nbs/07_adapt.ipynb #0dba8cbb
 def find_pad_id(
     tok, # The `FastTokenizer` of the run
     base_tok, # The `FastTokenizer` of the base model as it came
@@ -286,8 +291,8 @@ def check_fits(
         raise DataError(f'token id {max_id} is beyond the vocabulary of the model, which has rows for {rows:,} ids. '
                         'Fix: give the tokenizer of this model, or run segtune preprocess again.')
     if limit and max_len>limit:
-        raise DataError(f'{what} has {max_len:,} tokens, and the model has positions for {limit:,}. Fix: {fix.format(limit=limit)}, '
-                        'or give the model more positions with overrides_of_model_config.')
+        fix = f'{fix.format(limit=limit)}, or give the model more positions with overrides_of_model_config.'
+        raise DataError(f'{what} has {max_len:,} tokens, and the model has positions for {limit:,}. Fix: {fix}')
 
 # %% ../nbs/07_adapt.ipynb #9b5f8874
 def linear_layers(
@@ -297,18 +302,21 @@ def linear_layers(
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
     head = model.get_output_embeddings()
-    return sorted({n.rpartition('.')[2] for n,m in model.named_modules() if isinstance(m, (Linear,Conv1D)) and m is not head})
+    found = [n for n,m in model.named_modules() if isinstance(m, (Linear,Conv1D)) and m is not head]
+    return sorted({n.rpartition('.')[2] for n in found})
 
+# %% ../nbs/07_adapt.ipynb #5dc685f4
 def check_targets(
     model, # A transformers causal language model
-    names:Iterable[str]|str, # Last parts of module names, or longer ends of them; or a regular expression over whole names
+    names:Iterable[str]|str, # Last parts of names, or longer ends of them; or a regular expression over whole names
     key:str='lora_target_modules', # Key that they were given for
     kind:str='module', # `module` or `parameter`
 ):
     "Raise a `ConfigError` for what names nothing in the model."
     known = [n for n,_ in (model.named_modules() if kind=='module' else model.named_parameters())]
     if isinstance(names, str): return _check_pattern(names, known, key)
-    last = sorted({n.rpartition('.')[2] if kind=='module' else '.'.join(n.split('.')[-2:]) for n in known if n} - _numbers(known))
+    parts = 1 if kind=='module' else 2
+    last = sorted({'.'.join(n.split('.')[-parts:]) for n in known if n} - _numbers(known))
     for o in names:
         if any(n==o or n.endswith(f'.{o}') for n in known): continue
         near = get_close_matches(str(o), last, 1)
@@ -317,6 +325,7 @@ def check_targets(
         which = 'linear layers' if key=='lora_target_modules' else f'{kind}s'
         raise ConfigError(f'the model has no {kind} {o!r}.{hint} Its {which} are {", ".join(there)}.', field=key)
 
+# %% ../nbs/07_adapt.ipynb #63da4ce0
 def _numbers(names): return {p for n in names for p in n.split('.') if p.isdigit()}
 
 def _check_pattern(pattern, known, key):
@@ -338,14 +347,14 @@ def lora_config(
     lora_dropout:float=0.0, # Share of a layer's inputs that A does not see, at random, while training
     lora_target_modules:list[str]|str|None=None, # Names of layers, or one regular expression over whole names
     lora_target_linear:bool=False, # Every linear layer but the last
-    lora_target_parameters:list[str]|str|None=None, # Names of parameters that belong to no linear layer, as experts' weights
+    lora_target_parameters:list[str]|str|None=None, # Names of parameters outside of linear layers, as experts' weights
     lora_modules_to_save:list[str]|None=None, # Modules trained and saved whole, such as `embed_tokens`
     lora_fan_in_fan_out:bool|None=None, # Weights stored input first; found out by itself if None
     peft_use_dora:bool=False, # DoRA: train the length of each column apart from its direction
     peft_use_rslora:bool=False, # Scale by alpha/sqrt(r), for high ranks
     peft_layers_to_transform:list[int]|int|None=None, # Only in these layers, counted from 0
     peft_layers_pattern:list[str]|str|None=None, # Name of the list of layers, if it is an unusual one
-    peft_init_lora_weights:bool|str|None=None, # How A and B begin: `gaussian`, `orthogonal`, `pissa`, `olora`; as in the paper if None
+    peft_init_lora_weights:bool|str|None=None, # How A and B begin: `gaussian`, `pissa`, ...; as in the paper if None
     new_tokens:Iterable[int]=(), # Ids whose embedding rows are trained too
 ): # A `peft.LoraConfig`
     "peft's description of the adapter, checked against the model."
@@ -353,18 +362,15 @@ def lora_config(
     targets,saved = _targets(model, lora_target_modules, lora_target_linear),list(lora_modules_to_save or [])
     params = [lora_target_parameters] if isinstance(lora_target_parameters, str) else list(lora_target_parameters or [])
     check_targets(model, saved, 'lora_modules_to_save')
-    check_targets(model, params, 'lora_target_parameters', 'parameter')
-    if not (targets or params):
-        raise ConfigError('is not given, so nothing would be trained. Name layers, or set lora_target_linear: true.', field='lora_target_modules')
-    if params and lora_dropout:
-        raise ConfigError('parameters outside of linear layers cannot have dropout. Fix: set lora_dropout: 0.', field='lora_dropout')
-    layers = _layers(model, targets, peft_layers_to_transform)
-    more = dict(fan_in_fan_out=lora_fan_in_fan_out, init_lora_weights=_init(peft_init_lora_weights), layers_pattern=peft_layers_pattern,
-                layers_to_transform=layers, target_parameters=params or None)
-    return LoraConfig(task_type='CAUSAL_LM', r=8 if lora_r is None else lora_r, lora_alpha=16 if lora_alpha is None else lora_alpha,
-                      lora_dropout=lora_dropout or 0.0, target_modules=targets or [], modules_to_save=saved or None,
-                      use_dora=bool(peft_use_dora), use_rslora=bool(peft_use_rslora),
-                      trainable_token_indices=_token_rows(model, new_tokens, targets, saved), **{k:v for k,v in more.items() if v is not None})
+    _check_parameters(model, targets, params, lora_dropout)
+    layers,rows = _layers(model, targets, peft_layers_to_transform),_token_rows(model, new_tokens, targets, saved)
+    more = dict(r=lora_r, lora_alpha=lora_alpha, fan_in_fan_out=lora_fan_in_fan_out, target_parameters=params or None,
+                init_lora_weights=_init(peft_init_lora_weights), layers_to_transform=layers,
+                layers_pattern=peft_layers_pattern, trainable_token_indices=rows)
+    more = {k:v for k,v in more.items() if v is not None}
+    return LoraConfig(**{**dict(task_type='CAUSAL_LM', r=8, lora_alpha=16), **more}, lora_dropout=lora_dropout or 0.0,
+                      target_modules=targets or [], modules_to_save=saved or None,
+                      use_dora=bool(peft_use_dora), use_rslora=bool(peft_use_rslora))
 
 # %% ../nbs/07_adapt.ipynb #820831a0
 def _targets(model, names, linear): # names of layers, or a regular expression
@@ -373,13 +379,25 @@ def _targets(model, names, linear): # names of layers, or a regular expression
     if linear and isinstance(names, str): return 'all-linear'
     return sorted({*names, *linear_layers(model)}) if linear else names
 
+# %% ../nbs/07_adapt.ipynb #169acb39
+def _check_parameters(model, targets, params, dropout):
+    check_targets(model, params, 'lora_target_parameters', 'parameter')
+    if not (targets or params):
+        why = 'is not given, so nothing would be trained. Name layers, or set lora_target_linear: true.'
+        raise ConfigError(why, field='lora_target_modules')
+    if params and dropout:
+        why = 'parameters outside of linear layers cannot have dropout. Fix: set lora_dropout: 0.'
+        raise ConfigError(why, field='lora_dropout')
+
 def _layers(model, targets, layers):
     if layers is None: return None
     key = 'peft_layers_to_transform'
-    if isinstance(targets, str): raise ConfigError('a regular expression chooses its layers by itself. Remove one of the two.', field=key)
+    if isinstance(targets, str):
+        raise ConfigError('a regular expression chooses its layers by itself. Remove one of the two.', field=key)
     layers,n = [layers] if isinstance(layers, int) else list(layers),model.config.get_text_config().num_hidden_layers
     for o in layers:
-        if not (isinstance(o, int) and 0<=o<n): raise ConfigError(f'the model has layers 0 to {n-1}, got {o!r}.', field=key)
+        if isinstance(o, int) and 0<=o<n: continue
+        raise ConfigError(f'the model has layers 0 to {n-1}, got {o!r}.', field=key)
     return layers
 
 def _init(how):
@@ -406,7 +424,8 @@ def _token_rows(model, ids, targets, saved): # {'embed_tokens': ids, 'lm_head': 
     return {n.rpartition('.')[2]:list(ids) for n in free} or None
 
 def _separate(model, conf): # untie where a row cannot serve both tables
-    if conf.trainable_token_indices and len(_untouched(model, conf.target_modules, conf.modules_to_save))==1: untie(model)
+    free = _untouched(model, conf.target_modules, conf.modules_to_save)
+    if conf.trainable_token_indices and len(free)==1: untie(model)
     return conf
 
 # %% ../nbs/07_adapt.ipynb #b4bad451
@@ -430,7 +449,8 @@ def untie(
     if not is_tied(model): return False
     inner = model.get_base_model() if hasattr(model, 'get_base_model') else model
     head = _inside(inner.get_output_embeddings())
-    if hasattr(inner, 'segtune_loaded'): inner.segtune_loaded['overrides_of_model_config'] |= dict(tie_word_embeddings=False)
+    loaded = getattr(inner, 'segtune_loaded', {})
+    loaded['overrides_of_model_config'] = dict(loaded.get('overrides_of_model_config') or {}, tie_word_embeddings=False)
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
     say_tied(inner, False)
     return True
@@ -440,7 +460,7 @@ def say_tied(
     tied:bool, # Do embedding and head share one table?
 ):
     "Write into a model's config whether it is tied."
-    for o in {id(c):c for c in (model.config, model.config.get_text_config())}.values(): o.tie_word_embeddings = tied
+    for o in (model.config, model.config.get_text_config()): o.tie_word_embeddings = tied
 
 # %% ../nbs/07_adapt.ipynb #6f0f7448
 _adapters = ('lora','qlora')
@@ -457,7 +477,8 @@ def adapt(
     if adapter is None: return model
     _check_adapter(adapter, getattr(model, 'is_quantized', False))
     from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
-    if getattr(model, 'is_quantized', False): model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if getattr(model, 'is_quantized', False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     how = dict(autocast_adapter_dtype=peft_autocast_adapter_dtype is not False)
     try:
         with quiet():
@@ -473,7 +494,8 @@ def adapt(
 # %% ../nbs/07_adapt.ipynb #5614f060
 def _check_adapter(adapter, quantized):
     if adapter not in _adapters:
-        raise ConfigError(f'expected lora or qlora, got {adapter!r}. Leave it out to train every weight.', field='adapter')
+        why = f'expected lora or qlora, got {adapter!r}. Leave it out to train every weight.'
+        raise ConfigError(why, field='adapter')
     if adapter=='lora' or quantized: return
     fix = 'Set load_in_4bit: true, or adapter: lora.'
     raise ConfigError(f'qlora is LoRA over weights in 4 bits, and these are not. {fix}', field='adapter')
@@ -485,21 +507,23 @@ def _without_card(model): # peft would write a README.md into, or over one in, e
 # %% ../nbs/07_adapt.ipynb #328f5b63
 def read_adapter_config(
     path:str|os.PathLike, # Directory of an adapter
-    field:str|None=None, # Config key that it was given for, if any
+    field:str='', # Config key that it was given for, if any
 )->dict:
     "What `adapter_config.json` says."
     file = Path(path)/'adapter_config.json'
     try: conf = json.loads(file.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise ConfigError(f'there is no adapter in {str(path)!r}.', field=field) from None
-    except (OSError, ValueError) as e: raise ConfigError(f'{str(file)!r} cannot be read ({_why(e)}).', field=field) from None
+    except FileNotFoundError:
+        raise ConfigError(f'there is no adapter in {str(path)!r}.', field=field) from None
+    except (OSError, ValueError) as e:
+        raise ConfigError(f'{str(file)!r} cannot be read ({_why(e)}).', field=field) from None
     if isinstance(conf, dict): return conf
     raise ConfigError(f'{str(file)!r} holds no keys and values.', field=field)
 
 # %% ../nbs/07_adapt.ipynb #25c0b57f
 _named = dict(lora_r='r', lora_alpha='lora_alpha', lora_dropout='lora_dropout', lora_target_modules='target_modules',
-              lora_modules_to_save='modules_to_save', lora_target_parameters='target_parameters', peft_use_dora='use_dora',
-              peft_use_rslora='use_rslora', lora_fan_in_fan_out='fan_in_fan_out', peft_init_lora_weights='init_lora_weights',
-              peft_layers_to_transform='layers_to_transform')
+              lora_modules_to_save='modules_to_save', lora_target_parameters='target_parameters',
+              peft_use_dora='use_dora', peft_use_rslora='use_rslora', lora_fan_in_fan_out='fan_in_fan_out',
+              peft_init_lora_weights='init_lora_weights', peft_layers_to_transform='layers_to_transform')
 
 def _as_set(v): return sorted(map(str, v)) if isinstance(v, (list,tuple,set)) else v
 
@@ -521,9 +545,10 @@ def check_earlier(
     missing = sorted(set(new_tokens)-rows_trained(model, own, new_tokens))
     if not missing: return
     ids = f'id {missing[0]}' if len(missing)==1 else f'ids {missing[0]} to {missing[-1]}'
-    raise ConfigError(f'the adapter in lora_model_dir has no trained rows for {len(missing)} new token{"s"[:len(missing)>1]} ({ids}), '
-                      'so they would stay without meaning. Fix: merge that adapter into its model and begin a new one on the result.',
-                      field='tokens')
+    rows = f'no trained rows for {len(missing)} new token{"s"[:len(missing)>1]} ({ids})'
+    fix = 'Fix: merge that adapter into its model and begin a new one on the result.'
+    why = f'the adapter in lora_model_dir has {rows}, so they would stay without meaning. {fix}'
+    raise ConfigError(why, field='tokens')
 
 # %% ../nbs/07_adapt.ipynb #befea6aa
 def _check_overrides(model, record): # the base model must be what it was for the earlier adapter
@@ -532,7 +557,8 @@ def _check_overrides(model, record): # the base model must be what it was for th
     changed = [k for k in {**was, **now} if was.get(k)!=now.get(k) and k!='tie_word_embeddings']
     if changed:
         old,new = was.get(changed[0]),now.get(changed[0])
-        raise ConfigError(f'{changed[0]} is {new!r}, and it was {old!r} for the adapter in lora_model_dir. Set it back.', field='overrides_of_model_config')
+        why = f'{changed[0]} is {new!r}, and it was {old!r} for the adapter in lora_model_dir. Set it back.'
+        raise ConfigError(why, field='overrides_of_model_config')
     if record.get('rows', 0)>_n_rows(model): _enlarge(model, record['rows'])
 
 # %% ../nbs/07_adapt.ipynb #d9431b81
@@ -558,7 +584,8 @@ def unused_options(
     keys = [k for k in (*_named, 'lora_target_linear', 'lora_model_dir') if options.get(k)]
     if not keys: return None
     have = 'has' if len(keys)==1 else 'have'
-    return f'adapter is not given, so every weight is trained, and {", ".join(keys)} {have} no effect. Fix: set adapter: lora.'
+    what = f'{", ".join(keys)} {have} no effect'
+    return f'adapter is not given, so every weight is trained, and {what}. Fix: set adapter: lora.'
 
 # %% ../nbs/07_adapt.ipynb #fc7e8fbd
 class Trainable(NamedTuple):
@@ -588,8 +615,8 @@ def _owner(name): # `...layers.0.self_attn.q_proj.lora_A.default.weight` -> `...
     return name.removesuffix('.weight').removesuffix('.bias')
 
 # %% ../nbs/07_adapt.ipynb #b6ee336f
-_tokenizer_files = ('tokenizer.json','tokenizer_config.json','special_tokens_map.json','added_tokens.json','chat_template.jinja',
-                    'tokenizer.model','vocab.json','merges.txt')
+_tokenizer_files = ('tokenizer.json','tokenizer_config.json','special_tokens_map.json','added_tokens.json',
+                    'chat_template.jinja','tokenizer.model','vocab.json','merges.txt')
 
 def save_tokenizer(
     base_model:str|os.PathLike, # Where the files come from

@@ -338,11 +338,13 @@ def evaluate(config:ConfigPath, set:Overrides=None):
     print(f'tuned: loss {e.loss:.4f}, perplexity {e.perplexity:.2f}')
 
 @app.command()
-def merge(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help='New directory')], set:Overrides=None):
+def merge(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help='New directory')], set:Overrides=None,
+    dtype:Annotated[str, typer.Option(help='Number format: float32, bfloat16, float16, or auto for the one of the base model')]='auto'):
     "Write the model with its adapter built in."
     from segtune.generate import merge as run
     project = _open(config, set)
-    print(run(project.cfg.output_dir, out, base_model=_base(project)))
+    where = dict(base_model=_base(project), trust_remote_code=project.cfg.trust_remote_code)
+    print(run(project.cfg.output_dir, out, dtype=dtype, **where))
 
 # %% ../nbs/11_cli.ipynb #9ef202a0
 @app.command()

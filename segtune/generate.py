@@ -16,8 +16,8 @@ from typing import NamedTuple
 from .segments import ConfigError, DataError, RunError, Segment, SegtuneError
 from .tokenizer import base_path, load_tokenizer
 from .encode import Encoder
-from .adapt import (check_fits, find_dtype, fit_vocabulary, load_base, name_special_ids, need_packages, quiet, read_adapter_config,
-                           read_record, save_tokenizer, say_tied, token_ids, untie)
+from .adapt import (check_fits, find_dtype, fit_vocabulary, load_base, name_special_ids, need_packages, quiet,
+                           read_adapter_config, read_record, save_tokenizer, say_tied, token_ids, untie)
 from .batches import load_rows
 from .trainer import heldout_loss
 
@@ -30,7 +30,8 @@ def row_prompt(
     "The tokens that a row's answer is generated from."
     before = list(takewhile(lambda s: not s.label or not s.text, segments))
     if not any(s.text for s in before):
-        raise DataError(f'{name} begins with trained text, so there is nothing to prompt with. Give a prompt of your own.')
+        why = 'begins with trained text, so there is nothing to prompt with. Give a prompt of your own.'
+        raise DataError(f'{name} {why}')
     whole,prompt = (encoder.encode([s]).ids.tolist() for s in (segments, before))
     if whole[:len(prompt)]==prompt: return prompt
     i = next(i for i,(a,b) in enumerate(zip(prompt, [*whole, -1])) if a!=b)
@@ -76,7 +77,8 @@ def _base_of(d, own, given):
     if own is None: return d
     base = given or own.get('base_model_name_or_path')
     if base: return base
-    raise RunError('its adapter_config.json names no base model. Fix: say where the base model is (base_model).', source=os.fspath(d))
+    why = 'its adapter_config.json names no base model. Fix: say where the base model is (base_model).'
+    raise RunError(why, source=os.fspath(d))
 
 def _tokenizer_dir(d, base): # a checkpoint may leave its tokenizer to its run
     near = [d, d.parent] if d.name.startswith('checkpoint-') else [d]
@@ -97,7 +99,8 @@ def _put_on(model, tok, base, d, own, record):
         why = ' '.join(str(e).split())[:200]
         raise RunError(f'its adapter does not fit the base model {str(base)!r} ({why}).', source=os.fspath(d)) from e
     if any('missing adapter keys' in str(o.message) for o in said):
-        raise RunError('its file of weights is not complete, so a part of the adapter would be random numbers. Train again.', source=os.fspath(d))
+        why = 'its file of weights is not complete, so a part of the adapter would be random numbers. Train again.'
+        raise RunError(why, source=os.fspath(d))
     return tuned
 
 # %% ../nbs/09_generate.ipynb #9c737ea7
@@ -112,19 +115,20 @@ def check_tokenizer(
 ):
     "Raise a `RunError` for a tokenizer that is not the adapter's."
     if record.get('tokenizer')==tok.fingerprint(): return
+    fix = 'Fix: remove the tokenizer files, or name the right base model.'
     theirs,ours = (o.backend.get_vocab(with_added_tokens=True) for o in (base_tok, tok))
     same = sum(ours.get(t)==i for t,i in theirs.items())
     if same<.9*len(theirs):
-        raise RunError(f'its tokenizer is not the one of the base model: {same:,} of {len(theirs):,} tokens have the same id. '
-                       'Fix: remove the tokenizer files, or name the right base model.', source=os.fspath(d))
+        what = f'{same:,} of {len(theirs):,} tokens have the same id'
+        raise RunError(f'its tokenizer is not the one of the base model: {what}. {fix}', source=os.fspath(d))
     table = model.get_input_embeddings().weight.shape[0]
     trained = own.get('trainable_token_indices') or []
     trained = {i for o in trained.values() for i in o} if isinstance(trained, dict) else set(trained)
     pad = tok.backend.token_to_id(tok.pad) if tok.pad else None
     lost = [i for i in token_ids(tok) if i>=max(table, rows) and i not in trained and i!=pad]
     if not lost: return
-    raise RunError(f'its tokenizer has {len(lost):,} tokens, from id {lost[0]}, for which neither the base model nor the adapter has a row. '
-                   'Fix: remove the tokenizer files, or name the right base model.', source=os.fspath(d))
+    what = f'{len(lost):,} tokens, from id {lost[0]}, for which neither the base model nor the adapter has a row'
+    raise RunError(f'its tokenizer has {what}. {fix}', source=os.fspath(d))
 
 # %% ../nbs/09_generate.ipynb #70145d25
 def _rows_saved(d, model): # rows of the embedding in an adapter's file of weights; 0 if it holds none
@@ -137,8 +141,8 @@ def _rows_saved(d, model): # rows of the embedding in an adapter's file of weigh
         for key in f.keys():
             if not set(names)&set(key.split('.')) or 'trainable_tokens' in key or 'magnitude' in key: continue
             shape = f.get_slice(key).get_shape()
-            n = shape[-1] if 'lora_embedding_A' in key else 0 if 'lora_A' in key or 'lora_embedding_B' in key else shape[0]
-            most = max(most, n)
+            if 'lora_A' in key or 'lora_embedding_B' in key: continue
+            most = max(most, shape[-1] if 'lora_embedding_A' in key else shape[0])
     return most
 
 # %% ../nbs/09_generate.ipynb #0b552d9e
@@ -210,7 +214,8 @@ def _check_numbers(max_new_tokens, temperature, top_p, seed, batch_size):
         if isinstance(v, bool) or not isinstance(v, int) or v<least:
             raise ConfigError(f'expected a whole number of at least {least}, got {v!r}.', field=key)
     if seed>=2**32: raise ConfigError(f'expected a number below {2**32}, got {seed}.', field='seed')
-    if not 0<=temperature<math.inf: raise ConfigError(f'expected 0 (greedy decoding) or more, got {temperature!r}.', field='temperature')
+    if not 0<=temperature<math.inf:
+        raise ConfigError(f'expected 0 (greedy decoding) or more, got {temperature!r}.', field='temperature')
     if not 0<top_p<=1: raise ConfigError(f'expected more than 0 and at most 1, got {top_p!r}.', field='top_p')
 
 def _check_prompts(model, prompts, max_new_tokens):
@@ -221,6 +226,7 @@ def _check_prompts(model, prompts, max_new_tokens):
         check_fits(model.config, max(p), len(p)+max_new_tokens, f'{name} with an answer of {max_new_tokens}', rows,
                    fix='shorten the prompt or ask for fewer new tokens')
 
+# %% ../nbs/09_generate.ipynb #271ee9a9
 @contextmanager
 def _training_off(model):
     was = model.training
@@ -233,8 +239,8 @@ def _memory(what, fix): # running out of memory as one sentence
     import torch
     try: yield
     except (RuntimeError, MemoryError) as e:
-        out = isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(o in str(e) for o in ('out of memory', "can't allocate memory"))
-        if not out: raise
+        said = any(o in str(e) for o in ('out of memory', "can't allocate memory"))
+        if not (said or isinstance(e, (MemoryError, torch.OutOfMemoryError))): raise
         raise RunError(f'out of memory while {what}. Fix: {fix}.') from None
 
 # %% ../nbs/09_generate.ipynb #7921824f
@@ -256,15 +262,18 @@ def generate(
     _check_prompts(model, prompts, max_new_tokens)
     set_seed(seed)
     ends = end_ids(model, tok)
-    chance = dict(do_sample=True, temperature=temperature, top_p=top_p, top_k=0) if temperature>0 else dict(do_sample=False)
-    conf = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0, **chance)
+    chance = dict(do_sample=temperature>0)
+    if temperature>0: chance |= dict(temperature=temperature, top_p=top_p, top_k=0)
+    pad = ends[0] if ends else 0
+    conf = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends or None, pad_token_id=pad, **chance)
     out,fix = [],f'answer fewer prompts together (batch_size, now {batch_size}), or ask for fewer new tokens'
 
     with quiet(), _own_settings(model), _training_off(model), _memory('generating', fix):
         for i in range(0, len(prompts), batch_size):
             batch = _batch(prompts[i:i+batch_size], conf.pad_token_id, model.device)
             n = batch['input_ids'].shape[1]
-            ids = model.generate(**batch, generation_config=conf, stopping_criteria=_stopper(tok, stop, n) if stop else None)
+            stops = _stopper(tok, stop, n) if stop else None
+            ids = model.generate(**batch, generation_config=conf, stopping_criteria=stops)
             out += [read_answer(tok, o[n:].tolist(), ends, stop) for o in ids]
     return out
 
@@ -282,7 +291,9 @@ def compare(
     **options, # See `generate`
 )->list[Compared]: # One per prompt, in order
     "Let the base model and the tuned model answer."
-    if not hasattr(model, 'disable_adapter'): raise ConfigError('the model has no adapter that could be switched off, so there is no base model to compare with.')
+    if not hasattr(model, 'disable_adapter'):
+        why = 'the model has no adapter that could be switched off, so there is no base model to compare with.'
+        raise ConfigError(why)
     with model.disable_adapter(): base = generate(model, tok, prompts, **options)
     tuned = generate(model, tok, prompts, **options)
     return [Compared(tok.spell(p).decode(errors='replace'), *o) for p,*o in zip(prompts, base, tuned)]
@@ -341,9 +352,10 @@ def merge(
     base = _base_of(d, own, base_model)
     dtype = find_dtype(dtype or 'auto', 'dtype')
     if dtype=='auto': dtype = stored_dtype(base)
-    model,tok = load_adapter(d, base, **{**options, 'bf16':False, 'fp16':False, 'torch_dtype':'float32', 'device':'cpu'})
+    whole = dict(bf16=False, fp16=False, torch_dtype='float32', device='cpu')
+    model,tok = load_adapter(d, base, **{**options, **whole})
     if read_record(d).get('load_in_4bit') or read_record(d).get('load_in_8bit'):
-        log('the adapter was trained over rounded (quantized) weights, and is merged into the whole ones: answers can differ a little.')
+        log('the adapter was trained over quantized weights and is merged into the whole ones: answers can differ.')
     for o in name_special_ids(model, tok): log(f'{o}, as the tokenizer says')
     with _new_directory(out) as made:
         _write_merged(model, tok, made, dtype, log, options.get('trust_remote_code', False))
@@ -356,11 +368,13 @@ def _check_mergeable(d, out):
         raise RunError(f'holds no adapter to merge{more}.', source=os.fspath(d))
     own = read_adapter_config(d)
     if own.get('peft_type')!='LORA':
-        raise RunError(f'holds an adapter of type {own.get("peft_type")}, which is no change of weights and cannot be merged.', source=os.fspath(d))
+        why = f'holds an adapter of type {own.get("peft_type")}, which is no change of weights and cannot be merged.'
+        raise RunError(why, source=os.fspath(d))
     if not any((d/f'adapter_model.{o}').exists() for o in ('safetensors','bin')):
         raise RunError('holds no weights of an adapter (adapter_model.safetensors).', source=os.fspath(d))
     if out.is_dir() and any(out.iterdir()): raise RunError('is not empty. Choose another directory.', source=str(out))
-    if out.exists() and not out.is_dir(): raise RunError('is a file. Choose another name for the new directory.', source=str(out))
+    if out.exists() and not out.is_dir():
+        raise RunError('is a file. Choose another name for the new directory.', source=str(out))
     return own
 
 # %% ../nbs/09_generate.ipynb #e33c4a6c
@@ -369,7 +383,8 @@ def stored_dtype(
 )->str: # `float32`, `bfloat16` or `float16`
     "The number format that a model's config names for its weights."
     conf = json.loads((base_path(base_model, weights=True)/'config.json').read_text(encoding='utf-8'))
-    name = str(conf.get('dtype') or conf.get('torch_dtype') or (conf.get('text_config') or {}).get('dtype') or 'float32')
+    confs = [conf, conf.get('text_config') or {}]
+    name = next((str(v) for c in confs for k in ('dtype','torch_dtype') if (v := c.get(k))), 'float32')
     return name if name in ('float32','bfloat16','float16') else 'float32'
 
 # %% ../nbs/09_generate.ipynb #4fa6572b
@@ -384,7 +399,8 @@ def tie_again(
     return equal
 
 # %% ../nbs/09_generate.ipynb #2858a161
-_texts = ('Question: what is red?\nAnswer:', 'The quick brown fox jumps over the lazy dog.', 'def f(x):\n    return x+1\n', '1, 2, 3, 4,')
+_texts = ('Question: what is red?\nAnswer:', 'The quick brown fox jumps over the lazy dog.',
+          'def f(x):\n    return x+1\n', '1, 2, 3, 4,')
 _noise = 3e-4 # of float32 sums in another order, as a share of the largest score
 
 def _probe(tok, model): # rows of ids: some text, and ids from all of the vocabulary
@@ -429,18 +445,20 @@ def _round(model, dtype): # parameters only: buffers keep the precision that the
     for o in model.parameters(): o.data = o.data.to(getattr(torch, dtype))
     bad = next((n for n,o in model.named_parameters() if not torch.isfinite(o).all()), None)
     if bad is None: return model
-    raise RunError(f'{bad} has numbers that {dtype} cannot hold. Nothing was written. Fix: give another number format (dtype).')
+    what = f'{bad} has numbers that {dtype} cannot hold. Nothing was written.'
+    raise RunError(f'{what} Fix: give another number format (dtype).')
 
 # %% ../nbs/09_generate.ipynb #f7d77a37
 def _say_rounding(tuned, rounded, dtype, log):
     changed = int((tuned.argmax(1)!=rounded.argmax(1)).sum())
     gap,most = (tuned-rounded).abs().max().item(),tuned.abs().max().item()
-    log(f'weights rounded to {dtype}: scores of the next token differ by up to {gap:.2g} (of {most:.3g}), and the likeliest next token '
-        f'at {changed} of {len(tuned)} positions of a probe; float32 avoids it (dtype: float32)')
+    log(f'weights rounded to {dtype}: on a probe, scores of the next token differ by up to {gap:.2g} (of {most:.3g}), '
+        f'and the likeliest next token at {changed} of {len(tuned)} positions; dtype float32 avoids it')
 
 # %% ../nbs/09_generate.ipynb #d63635da
 @contextmanager
 def _new_directory(out): # whole, or not there
+    from safetensors import SafetensorError
     made = out.parent/f'.{out.name}.part-{uuid.uuid4().hex[:8]}'
     try:
         made.mkdir(parents=True)
@@ -450,5 +468,7 @@ def _new_directory(out): # whole, or not there
     except SegtuneError as e:
         if getattr(e, 'source', None) in (str(made), None): e.source = str(out)
         raise
-    except OSError as e: raise RunError(f'cannot be written ({e.strerror or e}). Nothing is left of it.', source=str(out)) from e
+    except (OSError, SafetensorError) as e:
+        why = getattr(e, 'strerror', None) or e
+        raise RunError(f'cannot be written ({why}). Nothing is left of it.', source=str(out)) from e
     finally: shutil.rmtree(made, ignore_errors=True)

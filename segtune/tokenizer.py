@@ -27,6 +27,7 @@ def base_path(
 )->Path: # A local directory with the files
     "The directory that holds a base model or its tokenizer."
     if Path(name).expanduser().is_dir(): return Path(name).expanduser()
+    if found := bundled_path(name): return found
     name = fspath(name)
     if own := bundled_path(name): return own
     if not re.fullmatch(r'\w[\w.-]*(/[\w.-]+)?', name):

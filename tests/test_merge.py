@@ -394,3 +394,12 @@ def test_options_of_lora_without_an_adapter_are_said(tmp_path):
     data = datasets.Dataset.from_dict(dict(input_ids=[[5, 6]], labels=[[5, 6]]))
     train(TINY, data, output_dir=tmp_path, adapter=None, lora_r=4, lora_target_linear=True, max_steps=1, save_steps=0, log=said.append)
     assert any("every weight is trained, and lora_r, lora_target_linear have no effect. Fix: set adapter: lora." in o for o in said)
+
+@pytest.mark.parametrize("name", ["segtune/tiny", "bundled:tiny"])
+def test_a_bundled_model_can_be_named(tmp_path, name):
+    from segtune.adapt import load_base
+    from segtune.generate import merge
+    assert load_base(name).config.vocab_size == load_tokenizer(name).backend.get_vocab_size()
+    make_adapter(name, tmp_path / "a", lora_target_modules=["q_proj"])
+    assert plain(merge(tmp_path / "a", tmp_path / "m", log=lambda o: None))[1].eos_token == "<|im_end|>"
+    with pytest.raises(ConfigError, match="does not come with segtune"): load_base(name.replace("tiny", "tniy"))
