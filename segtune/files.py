@@ -253,7 +253,7 @@ def _batches(path, name, kind, columns=None): # record batches of a file; [] for
             if kind=='parquet': yield from found.iter_batches(1000, columns=columns)
             elif hasattr(found, 'get_batch'): yield from map(found.get_batch, range(found.num_record_batches))
             else: yield from found
-    except pa.ArrowException as e:
+    except (pa.ArrowException, UnicodeDecodeError) as e: # also a column's name may be no text
         raise DataError(f'invalid {what}: {_first_line(e)}. Write the file again.', source=name) from None
 
 def _opened(f, pa):

@@ -396,6 +396,35 @@ def test_no_cut_and_no_flipped_byte_of_a_file_ends_in_a_traceback(tmp_path, name
         else: assert k % 2 == 0 or path.suffix not in ('.gz', '.bz2', '.zst', '.lz4', '.parquet', '.json') or at > len(whole)-30, f'{n} rows of a file cut at {at} of {len(whole)}'
 
 
+@pytest.mark.parametrize('seed', range(4))
+def test_mutated_files_give_rows_or_one_clear_error(tmp_path, monkeypatch, seed):
+    monkeypatch.chdir(tmp_path)
+    rows, dice, whole = [dict(instruction=f'Name \u00e9 {i}', output='x\n"q"', n=[dict(a=[i])]) for i in range(12)], random.Random(seed), {}
+    for name in ('a.jsonl', 'a.json', 'a.csv', 'a.parquet', 'a.arrow'):
+        make(Path(name), rows)
+        whole[name] = Path(name).read_bytes()
+    odd = [b'{', b'}', b'[', b']', b'"', b',', b'\n', b'\\', b'\\ud800', b'\xff', b'\0', b':', b'null', b'1e999', b'\r', b'\xef\xbb\xbf', b'['*200, b'9'*5000]
+    for _ in range(100):
+        name = dice.choice(list(whole))
+        data = bytearray(whole[name])
+        for _ in range(dice.randrange(1, 5)):
+            at = dice.randrange(len(data)+1)
+            data[at:at+dice.choice((0, 0, 1, 30))] = dice.choice([*odd, b'', bytes([dice.randrange(256)])])
+        Path(name).write_bytes(data)
+        for on_bad in ('error', 'skip'):
+            try:
+                for r in find_rows(name, **dice.choice([{}, dict(split='train[2:5]'), dict(shards=2), dict(skip=3)])):
+                    for o in sift(r.read(), lambda n, row: json.dumps(row, default=str), on_bad): assert o
+            except SegtuneError as e: assert str(e).startswith(name) and str(e).encode()
+
+
+def test_columns_whose_name_is_no_text_are_refused(tmp_path):
+    make(tmp_path/'d.arrow', [dict(abcdefgh=1)])
+    data = (tmp_path/'d.arrow').read_bytes()
+    (tmp_path/'d.arrow').write_bytes(data.replace(b'abcdefgh', b'abc\xffefgh'))
+    assert 'invalid Arrow data' in message(texts, tmp_path/'d.arrow')
+
+
 def test_compressed_files_in_several_parts_are_read_whole(tmp_path):
     for name, squeeze in (('d.jsonl.gz', gzip.compress), ('d.jsonl.bz2', bz2.compress)):
         (tmp_path/name).write_bytes(b''.join(squeeze(b'{"text": "%d"}\n' % i) for i in range(5)))
