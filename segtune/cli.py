@@ -65,6 +65,8 @@ def _say(lines, indent=''):
         console.print(Padding(text, (0, 0, 0, len(indent)+len(o)-len(o.lstrip())), expand=False))
 
 def _tell_prepared(project):
+    for s in [*project.sources, *project.held_sources]: # what was chosen without being asked for
+        for n in s.rows.notes: print(f'note: {n}', file=sys.stderr)
     _tell('train', project.prepared)
     if project.held: _tell('held out', project.held)
 

@@ -185,7 +185,7 @@ def json_mistake(
 )->str:
     "A JSON error in words."
     if isinstance(e, RecursionError): return f'the JSON is nested too deeply. {each}'
-    if isinstance(e, json.JSONDecodeError): return f'invalid JSON at column {e.colno}: {e.msg}. {each}'
+    if isinstance(e, json.JSONDecodeError): return f'invalid JSON at column {e.pos+1}: {e.msg}. {each}'
     if isinstance(e, _Twice): return str(e)
     return f'a number has too many digits to read ({str(e).split(";")[0]}). Write it as a string.'
 

@@ -5,6 +5,8 @@ import importlib.util
 import json
 import os
 import random
+import subprocess
+import sys
 import threading
 from datetime import datetime
 from decimal import Decimal
@@ -525,3 +527,21 @@ def test_odd_addresses_are_errors(tmp_path):
     if importlib.util.find_spec('s3fs') is None:
         with pytest.raises(MissingError, match='s3fs'): find_rows('s3://bucket/d.jsonl')
     assert texts(f'file://{write(tmp_path/"d.jsonl", [dict(text="a")])}') == ['a']
+
+
+# ---- the whole way
+
+def run(d, *more):
+    return subprocess.run([sys.executable, '-c', 'from segtune.cli import main; main()', 'preprocess', 'c.yml', *more], cwd=d, capture_output=True, text=True)
+
+
+def test_preprocess_says_which_split_it_took_and_which_rows_are_wrong(tmp_path):
+    write(tmp_path/'d/test.jsonl', [dict(text='held out')])
+    path = write(tmp_path/'d/train.jsonl', [dict(text='a'), dict(text=None), dict(text='b')])
+    path.write_text(path.read_text()+'{"text": "cut')
+    (tmp_path/'c.yml').write_text('base_model: segtune/gpt2\ndatasets: [{path: d, type: text}]\n')
+    refused = run(tmp_path)
+    assert refused.returncode == 2 and 'note: d: has the splits train, test; train is read' in refused.stderr
+    assert 'd/train.jsonl:2 text: ' in refused.stderr and 'd/train.jsonl:4: invalid JSON at column 10' in refused.stderr and '2 rows of d/train.jsonl are wrong' in refused.stderr
+    skipped = run(tmp_path, '--set', 'on_bad=skip')
+    assert skipped.returncode == 0 and '2 rows, ' in skipped.stdout and '2 rows dropped' in skipped.stdout
