@@ -39,9 +39,10 @@ def hold_out(
 
 # %% ../nbs/05c_findings.ipynb #0be97a3c
 def _lint_modules(): # the code of all rules, whichever notebook they are in
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(segtune.__path__) if m.name.startswith('lint')) + ['findings','laws'])
+    names = [m.name for m in pkgutil.iter_modules(segtune.__path__)]
+    return tuple(sorted(n for n in names if n.startswith('lint') or n in ('findings','laws')))
 
-def _report_name(sources, held, **told): # covers whatever may change the report, apart from what the data's own key covers
+def _report_name(sources, held, **told): # covers what may change the report, but for what the data's own key covers
     against = held and [held.path.name, held.manifest['sources']]
     names = [s.name for s in sources]
     key = key_of(dict(rules=list(rules), code=code_fingerprint(_lint_modules()), sources=names, held=against, **told))
@@ -66,13 +67,15 @@ def _linter(sources, tokenizer, options, silence, **context): # told the same by
     limits = dict(sequence_len=options.sequence_len, on_long=options.on_long)
     return Linter(encoders_of(sources[:1], tokenizer)[0], silence=silence, **limits, **context)
 
-def _lint_again(p, name, sources, tokenizer, options, linter, report): # of data that is there already; None: `report` made it
+def _lint_again(p, name, sources, tokenizer, options, linter, report): # None: `report` made it
     file = p.path/'.segtune'/name
+    if (known := _read_report(file)) is not None: return known
     with ExitStack() as stack:
         with suppress(OSError): # where nothing can be written nobody else writes
             stack.enter_context(locked(file.with_suffix('.lock'), on_wait=lambda path: None))
         if (known := _read_report(file)) is not None: return known
-        for shard,encoder in shards(sources, tokenizer, options): linter.add(shard.batch, shard.places, shard.kept, encoder)
+        for shard,encoder in shards(sources, tokenizer, options):
+            linter.add(shard.batch, shard.places, shard.kept, encoder)
         report(file.parent, p.count)
 
 # %% ../nbs/05c_findings.ipynb #3ef25d58
@@ -80,6 +83,7 @@ def _held_rows(n, held, **split): # numbers of the rows of this set that are hel
     try: return () if held else split_rows(n, **split)[1]
     except ConfigError: return ()
 
+# %% ../nbs/05c_findings.ipynb #3ef25d59
 def prepare_and_lint(
     sources:list[Source], # As for `prepare`
     tokenizer, # A `FastTokenizer`
@@ -108,9 +112,8 @@ def prepare_and_lint(
         if held: hold_out(linter, held)
         made.append(_write_report(folder/name, linter.report(_held_rows(count.rows, held, **split))))
     p = prepare(sources, tokenizer, dir, **options._asdict(), linter=linter, add=report)
-    known = made[0] if made else _read_report(p.path/'.segtune'/name)
-    if known is None: known = _lint_again(p, name, sources, tokenizer, options, linter, report) or made[0]
-    return replace(p, lint=known)
+    known = None if made else _lint_again(p, name, sources, tokenizer, options, linter, report)
+    return replace(p, lint=known or made[0])
 
 # %% ../nbs/05c_findings.ipynb #ab8fe64f
 def row_findings(
@@ -123,7 +126,8 @@ def row_findings(
     encoder = format_encoder(found.source.format, tokenizer)
     batch = encoder.encode([found.row.segments])
     n = len(found.row.ids)
-    here = [i for i in range(len(batch.rows)) if np.array_equal(batch.row(i).ids[:n], found.row.ids)][:1] # a window of a longer text
+    same = [np.array_equal(batch.row(i).ids[:n], found.row.ids) for i in range(len(batch.rows))]
+    here = np.flatnonzero(same)[:1] # which window, where a longer text gave several
     kept = np.where(np.isin(np.arange(len(batch.rows)), here), n, 0)
     linter = Linter(encoder, silence=lint_silence, **context).add(batch, kept=kept)
     return [o._replace(row=0) for o in linter.finish() if o.row in here]

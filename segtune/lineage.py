@@ -127,8 +127,9 @@ def _other_tokens(p, k, source, place): # why a line does not give the tokens on
     if [digest_of(f) for f in source.rows.files]!=before:
         what = 'the file was changed since it was prepared. Run segtune preprocess again.'
     else:
-        what = ('the line gives other tokens than when it was prepared, though its file is the same: its format depends on something else, '
-                'such as chance, the time, or a file that it reads. Give the dataset entry a new `version:`, '
+        what = ('the line gives other tokens than when it was prepared, though its file is the same: '
+                'its format depends on something else, such as chance, the time, or a file that it reads. '
+                'Give the dataset entry a new `version:`, '
                 f'or delete {fspath(p.path)}, and run segtune preprocess again.')
     return DataError(what, source=place)
 
@@ -136,7 +137,8 @@ def _other_tokens(p, k, source, place): # why a line does not give the tokens on
 def _same_row(row, on_disk): return all(map(np.array_equal, row[:2], on_disk))
 
 def _row_again(row, window, on_disk, encoder, options): # the row with spans and segments, or None
-    shard = encode_shard([row], encoder, options._replace(on_long='cut' if options.on_long=='cut' else 'drop'), spans=True)
+    if options.on_long=='error': options = options._replace(on_long='drop')
+    shard = encode_shard([row], encoder, options, spans=True)
     made = [shorten(shard.batch.row(i), shard.kept[i]) for i in np.flatnonzero(shard.kept)]
     if not options.dataset_exact_deduplication: made = made[window:window+1]
     return next((o for o in made if _same_row(o, on_disk)), None)
@@ -183,6 +185,7 @@ def find_origin(
     name,_,line = found.place.rpartition(':')
     return Origin(name, int(line), k, start-int(ends[k-1] if k else 0), found.row.text[start:end])
 
+# %% ../nbs/05a_lineage.ipynb #741adf40
 def trace(
     p:Prepared, # From `prepare`
     sources:list[Source], # What it was prepared from

@@ -149,13 +149,15 @@ def count(self:Shard)->Count:
         out.note(what, f'{r.name}:{r.line}', n, r.wrong)
     return out
 
+# %% ../nbs/05_prepare.ipynb #5a10c023
 def _trains(batch, kept): # bool, one per row: is a token after its first one trained, among those that stay?
     trained = np.concatenate([[0], np.cumsum(batch.labels!=-100)])
     starts = batch.starts[:-1]
     return trained[starts+kept] > trained[np.minimum(starts+1, starts+kept)]
 
 def _too_long(row, n, limit): # the error that `on_long: error` asks for
-    message = f'the row has {n:,} tokens, and sequence_len is {limit:,}. Raise sequence_len, shorten the row, or set on_long: drop or cut.'
+    what = f'the row has {n:,} tokens, and sequence_len is {limit:,}.'
+    message = f'{what} Raise sequence_len, shorten the row, or set on_long: drop or cut.'
     return DataError(message, source=f'{row.name}:{row.line}')
 
 def encode_shard(
@@ -201,6 +203,7 @@ class SeenRows:
         if len(new): self.levels.append(new)
         return known
 
+# %% ../nbs/05_prepare.ipynb #5a10c027
 def _row_key(ids, labels): return hashlib.blake2b(ids.tobytes()+labels.tobytes(), digest_size=16).digest()
 
 def drop_seen(
@@ -235,6 +238,7 @@ def _marked(k, source, on_bad): # the rows of source `k`, wrong ones in their pl
         yield ShardRow(k, name, line, segments)
     yield from wrong
 
+# %% ../nbs/05_prepare.ipynb #5a10c021
 def row_shards(
     sources:list[Source], # Their rows follow one another in this order
     encoders:list[Encoder], # One per source, from `encoders_of`
@@ -255,6 +259,7 @@ def row_shards(
                 rows = []
     if rows: yield rows,last
 
+# %% ../nbs/05_prepare.ipynb #5a10c022
 def shards(
     sources:list[Source], # Their rows follow one another in this order
     tokenizer, # A `FastTokenizer`
@@ -357,8 +362,8 @@ def finish(self:Writer,
     for name,o in (('dataset_info.json', info), ('state.json', state)): _write_json(self.path/name, o, indent=2)
 
 # %% ../nbs/05_prepare.ipynb #39a06ad6
-token_modules = ('segments','registry','instruct','sharegpt','named_templates','sandbox','templates','chat','plain','formats',
-                 'files','splits','sources','tokenizer','encode','prepare')
+token_modules = ('segments','registry','instruct','sharegpt','named_templates','sandbox','templates','chat','plain',
+                 'formats','files','splits','sources','tokenizer','encode','prepare')
 token_libraries = ('tokenizers','jinja2')
 
 def _row_parts(options): # the options that are set
@@ -370,6 +375,7 @@ def _stamp(path, stamps): # each file is hashed once
     if path not in stamps: stamps[path] = stamp_of(path)
     return stamps[path]
 
+# %% ../nbs/05_prepare.ipynb #39a06ae0
 def key_parts(
     sources:list[Source], # In order
     tokenizer, # A `FastTokenizer`
@@ -389,7 +395,8 @@ def key_parts(
         files = [_stamp(f, stamps).digest for f in s.rows.files]
         return dict(format=number(s.format), files=files, **s.rows.identity)
     code = dict(segtune=code_fingerprint(token_modules), **{o:installed_version(o) for o in token_libraries})
-    return dict(code=code, tokenizer=tokenizer.fingerprint(), sources=[one(s) for s in sources], formats=formats, **options)
+    read = [one(s) for s in sources]
+    return dict(code=code, tokenizer=tokenizer.fingerprint(), sources=read, formats=formats, **options)
 
 # %% ../nbs/05_prepare.ipynb #3c4bf6e3
 @dataclass
@@ -401,8 +408,11 @@ class Prepared:
     lint:dict|None=None # What the [linter](04c_linter.ipynb) reports; None: it did not run
 
     @property
-    def count(self)->Count: return Count(**{**self.manifest['count'], 'changed':Counter(self.manifest['count']['changed'])})
+    def count(self)->Count:
+        o = self.manifest['count']
+        return Count(**{**o, 'changed':Counter(o['changed'])})
 
+# %% ../nbs/05_prepare.ipynb #3c4bf6e4
 def _sizes(d): # of the files that make the dataset
     files = [*d.glob('*.arrow'), *d.glob('*.json'), d/'.segtune'/'lineage.arrow']
     return {f.relative_to(d).as_posix():f.stat().st_size for f in sorted(files)}
@@ -420,6 +430,10 @@ def _read_manifest(d, key): # of a finished directory in which nothing is missin
     except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError): return None
     return manifest
 
+def _found(path, sources): # prepared data that is whole, under today's names; else None
+    manifest = _read_manifest(path, path.name)
+    return manifest and Prepared(path, {**manifest, 'sources':[s.name for s in sources]}, True)
+
 # %% ../nbs/05_prepare.ipynb #ea929496
 def _empty(count, sources):
     first = next((f'; the first is {place} with {n:,} tokens' for _,place,n in count.listed), '')
@@ -427,7 +441,7 @@ def _empty(count, sources):
     names = ', '.join(s.name for s in sources[:3])+(f' and {len(sources)-3:,} more' if len(sources)>3 else '')
     raise DataError(f'no rows are left to train on: {why}. Raise sequence_len, or check the data.', source=names)
 
-def _make(d, sources, tokenizer, options, linter): # the files of a dataset; returns the writer and the count
+def _make(d, key, sources, tokenizer, options, linter): # the files of a dataset but the manifest; returns the count
     writer,count = Writer(d),Count()
     for shard,encoder in shards(sources, tokenizer, options):
         if linter: linter.add(shard.batch, shard.places, shard.kept, encoder)
@@ -435,7 +449,8 @@ def _make(d, sources, tokenizer, options, linter): # the files of a dataset; ret
         if part.rows: writer.write(*shard.arrays)
         count += part
     if not count.rows: _empty(count, sources)
-    return writer,count
+    writer.finish(key)
+    return count
 
 # %% ../nbs/05_prepare.ipynb #6c89486c
 def prepare(
@@ -452,22 +467,17 @@ def prepare(
     add:Callable|None=None, # Writes more: is called with the hidden folder and the count before the dataset appears
 )->Prepared:
     "Encode the sources to disk, unless that has been done."
-    options = RowOptions(sequence_len, on_long, min_sample_len, dataset_exact_deduplication, on_bad)
-    stamps,names = {},[s.name for s in sources]
+    options,stamps = RowOptions(sequence_len, on_long, min_sample_len, dataset_exact_deduplication, on_bad),{}
     parts = key_parts(sources, tokenizer, stamps, **_row_parts(options))
-    key = key_of(parts)
-    path = Path(dir)/key
-    def found():
-        manifest = _read_manifest(path, key)
-        return manifest and Prepared(path, {**manifest, 'sources':names}, True)
-    if p := found(): return p
+    path = Path(dir)/key_of(parts)
+    if p := _found(path, sources): return p
     with claimed(path):
-        if p := found(): return p # another process made it meanwhile
+        if p := _found(path, sources): return p # another process made it meanwhile
         with whole_or_nothing(path) as d:
-            writer,count = _make(d, sources, tokenizer, options, linter)
-            writer.finish(key)
+            count = _make(d, path.name, sources, tokenizer, options, linter)
             check_unchanged(stamps.values())
-            manifest = _write_manifest(d, key=key, parts=parts, sources=names, count=vars(count))
+            names = [s.name for s in sources]
+            manifest = _write_manifest(d, key=path.name, parts=parts, sources=names, count=vars(count))
             if add: add(d/'.segtune', count)
     return Prepared(path, manifest, False)
 

@@ -142,7 +142,8 @@ def same(a, b):
 
 def copies(tmp_path, n, name='data.jsonl', **options):
     "n rows that differ"
-    rows = [{'segments': [{'label': False, 'text': f'<s>Q{i}:'}, {'label': True, 'text': f' {i*7919 % 1000}</s>'}]} for i in range(n)]
+    def row(i): return [{'label': False, 'text': f'<s>Q{i}:'}, {'label': True, 'text': f' {i*7919 % 1000}</s>'}]
+    rows = [{'segments': row(i)} for i in range(n)]
     return source(tmp_path, rows, 'segments', name, **options)
 
 
@@ -155,8 +156,15 @@ def imported_modules(module):
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').startswith('segtune')):
             base = (node.module or '').removeprefix('segtune').removeprefix('.')
             out |= {base} if base else {o.name for o in node.names}
-        if isinstance(node, ast.Import): out |= {o.name.split('.', 1)[1] for o in node.names if o.name.startswith('segtune.')}
+        if isinstance(node, ast.Import):
+            out |= {o.name.split('.', 1)[1] for o in node.names if o.name.startswith('segtune.')}
     return {o for o in out if (PACKAGE/f'{o}.py').exists()}
+
+
+def python(code, cwd, path):
+    "What code prints, with the package from a path"
+    how = dict(cwd=cwd, env={**os.environ, 'PYTHONPATH': str(path)}, capture_output=True, text=True, check=True)
+    return subprocess.run([sys.executable, '-c', code], **how).stdout
 
 
 # why a module in the closure is not in the fingerprint
@@ -184,9 +192,7 @@ def test_a_change_of_the_code_that_makes_tokens_changes_the_key(tmp_path):
     moved = tmp_path/'three/segtune/encode.py'
     moved.write_text(moved.read_text().replace('# %% ../nbs/', '# %% ../nbs/elsewhere/'))
     def key(copy, env=()):
-        run = subprocess.run([sys.executable, '-c', KEY], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(tmp_path/copy)},
-                             capture_output=True, text=True, check=True)
-        return run.stdout
+        return python(KEY, tmp_path, tmp_path/copy)
     assert key('one') == key('three') != key('two')
 
 
@@ -196,7 +202,8 @@ from segtune.packaged import bundled
 from segtune.prepare import Source, key_of, key_parts
 from segtune.sources import find_rows
 from segtune.tokenizer import load_tokenizer
-print(key_of(key_parts([Source(r, find_format('segments')) for r in find_rows('data.jsonl')], load_tokenizer(bundled('gpt2')))))
+sources = [Source(r, find_format('segments')) for r in find_rows('data.jsonl')]
+print(key_of(key_parts(sources, load_tokenizer(bundled('gpt2')))))
 '''
 
 
@@ -204,8 +211,7 @@ def test_the_fingerprint_is_the_same_from_a_zip_archive(tmp_path):
     code = f'from segtune.cache import code_fingerprint; print(code_fingerprint({token_modules!r}))'
     shutil.make_archive(str(tmp_path/'segtune'), 'zip', PACKAGE.parent, 'segtune')
     def fingerprint(path):
-        env = {**os.environ, 'PYTHONPATH': str(path)}
-        return subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+        return python(code, tmp_path, path)
     assert fingerprint(tmp_path/'segtune.zip') == fingerprint(PACKAGE.parent)
 
 
@@ -235,7 +241,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, when, how):
         yield from read()
         if when == 'after the last row': change()
     s.rows.read = changing
-    with pytest.raises(DataError, match=r'data\.jsonl: the file changed while it was read'): prepare([s], make_tokenizer('gpt2'), tmp_path/'out')
+    with pytest.raises(DataError, match=r'data\.jsonl: the file changed while it was read'):
+        prepare([s], make_tokenizer('gpt2'), tmp_path/'out')
     assert list((tmp_path/'out').iterdir()) == []
     s.rows.read = read
     p = prepare([s], make_tokenizer('gpt2'), tmp_path/'out')
@@ -244,12 +251,21 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, when, how):
 
 # --- who works where
 
+WORK = '''
+import pathlib, sys, time
+from segtune.cache import claimed, whole_or_nothing
+p = pathlib.Path(sys.argv[1])
+with claimed(p), whole_or_nothing(p) as d:
+    (d/'x').write_text('x')
+    print('working', flush=True)
+    time.sleep(60)
+'''
+
+
 def test_the_work_of_a_live_process_stays_whatever_its_number(tmp_path, monkeypatch):
     "two containers: the other's process id means nothing here"
     out = tmp_path/'out'
-    work = 'import sys, time, pathlib; from segtune.cache import claimed, whole_or_nothing; p = pathlib.Path(sys.argv[1])\n' \
-           'with claimed(p), whole_or_nothing(p) as d: (d/"x").write_text("x"); print("working", flush=True); time.sleep(60)'
-    other = subprocess.Popen([sys.executable, '-c', work, out/('0'*32)], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen([sys.executable, '-c', WORK, out/('0'*32)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == 'working\n'
     def no_such_process(*_): raise ProcessLookupError
     monkeypatch.setattr(os, 'kill', no_such_process)
@@ -264,7 +280,8 @@ def test_the_work_of_a_live_process_stays_whatever_its_number(tmp_path, monkeypa
 def test_of_two_runs_at_once_one_works_and_one_waits(tmp_path):
     copies(tmp_path, 30_000)
     (tmp_path/'config.yml').write_text(config.format(tok=bundled('gpt2')))
-    runs = [subprocess.Popen([*segtune, 'preprocess', 'config.yml'], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    pipes = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    runs = [subprocess.Popen([*segtune, 'preprocess', 'config.yml'], cwd=tmp_path, **pipes) for _ in range(2)]
     said = [r.communicate() for r in runs]
     assert [r.returncode for r in runs] == [0, 0]
     assert sorted('found ready' in out for out, _ in said) == [False, True], said
@@ -274,37 +291,43 @@ def test_of_two_runs_at_once_one_works_and_one_waits(tmp_path):
 
 # --- damage
 
-def hidden_damage(p):
-    return {'manifest emptied': lambda: (p.path/'.segtune/manifest.json').write_text(''),
-            'manifest no object': lambda: (p.path/'.segtune/manifest.json').write_text('[]'),
-            'manifest nested': lambda: (p.path/'.segtune/manifest.json').write_text('['*100_000),
-            'manifest binary': lambda: (p.path/'.segtune/manifest.json').write_bytes(b'\xff\xfe\x00'),
-            'manifest other count': lambda: (p.path/'.segtune/manifest.json').write_text((p.path/'.segtune/manifest.json').read_text().replace('"rows": 50', '"rows": 51')),
-            'manifest gone': lambda: (p.path/'.segtune/manifest.json').unlink(),
-            'lineage gone': lambda: (p.path/'.segtune/lineage.arrow').unlink(),
-            'lineage cut': lambda: os.truncate(p.path/'.segtune/lineage.arrow', 20),
-            'all hidden files gone': lambda: shutil.rmtree(p.path/'.segtune'),
+def damages(p):
+    hidden = p and p.path/'.segtune'
+    manifest, line = p and hidden/'manifest.json', p and hidden/'lineage.arrow'
+    def other_count(): manifest.write_text(manifest.read_text().replace('"rows": 50', '"rows": 51'))
+    def longer():
+        with (p.path/'data-00000-of-00001.arrow').open('ab') as f: f.write(b'x')
+    return {'manifest emptied': lambda: manifest.write_text(''),
+            'manifest no object': lambda: manifest.write_text('[]'),
+            'manifest nested': lambda: manifest.write_text('['*100_000),
+            'manifest binary': lambda: manifest.write_bytes(b'\xff\xfe\x00'),
+            'manifest other count': other_count,
+            'manifest gone': lambda: manifest.unlink(),
+            'lineage gone': lambda: line.unlink(),
+            'lineage cut': lambda: os.truncate(line, 20),
+            'all hidden files gone': lambda: shutil.rmtree(hidden),
             'data gone': lambda: (p.path/'data-00000-of-00001.arrow').unlink(),
             'data cut': lambda: os.truncate(p.path/'data-00000-of-00001.arrow', 100),
-            'data longer': lambda: (p.path/'data-00000-of-00001.arrow').open('ab').write(b'x'),
+            'data longer': longer,
             'state gone': lambda: (p.path/'state.json').unlink(),
             'info gone': lambda: (p.path/'dataset_info.json').unlink(),
             'state cut': lambda: os.truncate(p.path/'state.json', 10)}
 
 
-@pytest.mark.parametrize('what', list(hidden_damage(None)))
+@pytest.mark.parametrize('what', list(damages(None)))
 def test_damaged_data_is_noticed_and_made_again(tmp_path, what):
     tok, s = make_tokenizer('gpt2'), copies(tmp_path, 50)
     p = prepare_and_lint([s], tok, tmp_path/'out')
     before = {f.name: f.read_bytes() for f in p.path.rglob('*') if f.is_file()}
-    hidden_damage(p)[what]()
+    damages(p)[what]()
     again = prepare_and_lint([s], tok, tmp_path/'out')
     assert not again.hit and again.path == p.path
     assert {f.name: f.read_bytes() for f in p.path.rglob('*') if f.is_file()} == before
     assert prepare_and_lint([s], tok, tmp_path/'out').hit
 
 
-@pytest.mark.parametrize('damage', ['', '{', '[]', 'null', '{"report": 1}', '{"report": {}, "check": "x"}', '\x00', '['*100_000])
+@pytest.mark.parametrize('damage', [
+    '', '{', '[]', 'null', '{"report": 1}', '{"report": {}, "check": "x"}', '\x00', '['*100_000])
 def test_a_damaged_report_is_made_again(tmp_path, damage):
     tok, s = make_tokenizer('gpt2'), source(tmp_path, [hello, hello], 'segments')
     p = prepare_and_lint([s], tok, tmp_path/'out')
@@ -312,7 +335,7 @@ def test_a_damaged_report_is_made_again(tmp_path, damage):
     report.write_text(damage)
     again = prepare_and_lint([s], tok, tmp_path/'out')
     assert again.hit and again.lint == p.lint and p.lint['rules']
-    assert sorted(f.name for f in (p.path/'.segtune').iterdir()) == sorted(['lineage.arrow', 'manifest.json', report.name])
+    assert {f.name for f in (p.path/'.segtune').iterdir()} == {'lineage.arrow', 'manifest.json', report.name}
 
 
 @pytest.mark.parametrize('file', ['state.json', '.segtune/lineage.arrow', 'data-00000-of-00001.arrow'])
@@ -321,14 +344,17 @@ def test_damage_after_the_look_is_an_error_with_the_file(tmp_path, file, damage)
     tok, s = make_tokenizer('gpt2'), copies(tmp_path, 5)
     p = prepare([s], tok, tmp_path/'out')
     (p.path/file).unlink() if damage is None else (p.path/file).write_bytes(damage)
-    with pytest.raises(DataError, match=rf'{file}: is (missing|damaged).*preprocess again'): look_up(p, [s], tok, [0])
+    with pytest.raises(DataError, match=rf'{file}: is (missing|damaged).*preprocess again'):
+        look_up(p, [s], tok, [0])
 
 
 # --- many files, modes, disks
 
 def test_ten_thousand_files_take_seconds(tmp_path):
     (tmp_path/'many').mkdir()
-    for i in range(10_000): (tmp_path/f'many/{i:05}.jsonl').write_text(json.dumps({'segments': [{'label': True, 'text': f'row {i}'}]}))
+    for i in range(10_000):
+        row = {'segments': [{'label': True, 'text': f'row {i}'}]}
+        (tmp_path/f'many/{i:05}.jsonl').write_text(json.dumps(row))
     sources = [Source(r, find_format('segments')) for r in find_rows(str(tmp_path/'many'))]
     began = time.process_time()
     p = prepare(sources, make_tokenizer('gpt2'), tmp_path/'out')
@@ -356,7 +382,8 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, limit):
     copies(tmp_path, 3000)
     (tmp_path/'config.yml').write_text(config.format(tok=bundled('gpt2')))
     def limited(): resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    run = subprocess.run([*segtune, 'preprocess', 'config.yml'], cwd=tmp_path, text=True, capture_output=True, preexec_fn=limited)
+    how = dict(cwd=tmp_path, text=True, capture_output=True, preexec_fn=limited)
+    run = subprocess.run([*segtune, 'preprocess', 'config.yml'], **how)
     assert run.returncode == 1 and 'Traceback' not in run.stderr
     assert 'last_run_prepared' in run.stderr and 'cannot be written: File too large. Free some space' in run.stderr
     assert list((tmp_path/'last_run_prepared').iterdir()) == []
@@ -365,7 +392,8 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, limit):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path/'file').write_text('')
     for out in (tmp_path/'file', tmp_path/'file/below'):
-        with pytest.raises(OSError, match='cannot be written') as e: prepare([copies(tmp_path, 3)], make_tokenizer('gpt2'), out)
+        with pytest.raises(OSError, match='cannot be written') as e:
+            prepare([copies(tmp_path, 3)], make_tokenizer('gpt2'), out)
         assert e.value.filename == str(out)
 
 
@@ -375,9 +403,8 @@ def test_data_that_is_ready_may_be_read_only(tmp_path):
     before = sorted(p.path.rglob('*'))
     for d in (tmp_path/'out', p.path, p.path/'.segtune'): d.chmod(0o555)
     try:
-        code = 'import os; os.setuid(65534)\n' if os.getuid() == 0 else ''
         assert prepare([s], tok, tmp_path/'out').hit
-        assert prepare_and_lint([s], tok, tmp_path/'out').lint['severities'] is not None, code
+        assert prepare_and_lint([s], tok, tmp_path/'out').lint['severities'] is not None
     finally:
         for d in (tmp_path/'out', p.path, p.path/'.segtune'): d.chmod(0o755)
     assert set(before) <= set(p.path.rglob('*'))
@@ -386,22 +413,25 @@ def test_data_that_is_ready_may_be_read_only(tmp_path):
 # --- choosing rows
 
 def test_repeated_rows_are_dropped_across_sources_and_before_any_are_held_out(tmp_path):
-    a, b = source(tmp_path, [hello, qa, hello], 'segments', 'a.jsonl'), source(tmp_path, [qa, {'segments': [{'label': True, 'text': 'new'}]}], 'segments', 'b.jsonl')
+    a = source(tmp_path, [hello, qa, hello], 'segments', 'a.jsonl')
+    b = source(tmp_path, [qa, {'segments': [{'label': True, 'text': 'new'}]}], 'segments', 'b.jsonl')
     p = prepare([a, b], make_tokenizer('gpt2'), tmp_path/'out', dataset_exact_deduplication=True)
     assert [lineage(p, i) for i in range(p.count.rows)] == [('a.jsonl', 1), ('a.jsonl', 2), ('b.jsonl', 2)]
-    assert p.count.listed == [['dropped: same as an earlier row', 'a.jsonl:3', 9], ['dropped: same as an earlier row', 'b.jsonl:1', 12]] \
-        or [o[:2] for o in p.count.listed] == [['dropped: same as an earlier row', 'a.jsonl:3'], ['dropped: same as an earlier row', 'b.jsonl:1']]
+    what = 'dropped: same as an earlier row'
+    assert [o[:2] for o in p.count.listed] == [[what, 'a.jsonl:3'], [what, 'b.jsonl:1']]
     assert p.count.read == 5
 
 
 def test_rows_that_differ_only_in_their_labels_are_no_repeats(tmp_path):
     rows = [{'segments': [{'label': label, 'text': 'the same'}]} for label in (True, False, True)]
-    p = prepare([source(tmp_path, rows, 'segments')], make_tokenizer('gpt2'), tmp_path/'out', dataset_exact_deduplication=True)
+    s = source(tmp_path, rows, 'segments')
+    p = prepare([s], make_tokenizer('gpt2'), tmp_path/'out', dataset_exact_deduplication=True)
     assert [lineage(p, i)[1] for i in range(p.count.rows)] == [1, 2]
 
 
 def test_short_rows_and_rows_without_a_trained_token(tmp_path):
-    rows = [{'segments': [{'label': False, 'text': 'a prompt, and no answer'}]}, qa, {'segments': [{'label': True, 'text': 'a'}]},
+    rows = [{'segments': [{'label': False, 'text': 'a prompt, and no answer'}]}, qa,
+            {'segments': [{'label': True, 'text': 'a'}]},
             {'segments': [{'label': False, 'text': 'word '*60}, {'label': True, 'text': 'end'}]}]
     s, tok = source(tmp_path, rows, 'segments'), make_tokenizer('gpt2')
     lines = lambda p: [lineage(p, i)[1] for i in range(p.count.rows)]
@@ -409,7 +439,8 @@ def test_short_rows_and_rows_without_a_trained_token(tmp_path):
     p = prepare([s], tok, tmp_path/'out', sequence_len=40, on_long='cut', on_bad='skip')
     assert lines(p) == [2] and dict(p.count.changed) == {'dropped: no trained token': 3}
     p = prepare([s], tok, tmp_path/'out', sequence_len=40, min_sample_len=2)
-    assert lines(p) == [1, 2] and dict(p.count.changed) == {'dropped: shorter than min_sample_len': 1, 'dropped: too long': 1}
+    assert lines(p) == [1, 2]
+    assert dict(p.count.changed) == {'dropped: shorter than min_sample_len': 1, 'dropped: too long': 1}
 
 
 def test_wrong_rows_are_skipped_counted_and_listed(tmp_path):
@@ -423,7 +454,8 @@ def test_wrong_rows_are_skipped_counted_and_listed(tmp_path):
     assert p.count.listed[1][0] == 'dropped: wrong row (expected a list, got 5 (a number).)'
     assert [o.place for o in look_up(p, [s], tok, [0, 1])] == ['data.jsonl:2', 'data.jsonl:4']
     only = source(tmp_path, rows[:1], 'segments', 'only.jsonl')
-    with pytest.raises(DataError, match=r'no rows are left to train on: 1 row dropped: wrong row; the first is only\.jsonl:1'):
+    none_left = r'no rows are left to train on: 1 row dropped: wrong row; the first is only\.jsonl:1'
+    with pytest.raises(DataError, match=none_left):
         prepare([only], tok, tmp_path/'out', on_bad='skip')
 
 
@@ -434,7 +466,8 @@ def test_windows_of_a_line_are_found_again_where_some_were_dropped(tmp_path):
     for how in (dict(), dict(dataset_exact_deduplication=True), dict(min_sample_len=9)):
         p = prepare([texts], tok, tmp_path/'out', sequence_len=12, **how)
         found = look_up(p, [texts], tok, list(range(p.count.rows)))
-        assert [o.row.ids.tolist() for o in found] == [ids.tolist() for ids, _ in read_rows(p.path, list(range(p.count.rows)))]
+        on_disk = read_rows(p.path, list(range(p.count.rows)))
+        assert [o.row.ids.tolist() for o in found] == [ids.tolist() for ids, _ in on_disk]
 
 
 # --- a shard is a function
@@ -447,20 +480,24 @@ def merged(parts):
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_shards_in_any_order_merge_to_the_same(name, data):
-    texts = st.lists(st.builds(Segment, st.sampled_from(['', 'a', ' b', 'word '*9, '</s>', 'é', '東']), st.booleans()), max_size=4)
-    rows = [ShardRow(i % 3, 'abc'[i % 3], i, segments) for i, segments in enumerate(data.draw(st.lists(texts, min_size=1, max_size=12)))]
-    options = data.draw(st.builds(RowOptions, sequence_len=st.sampled_from([1, 6, 100]), on_long=st.sampled_from(['drop', 'cut']),
-                                  min_sample_len=st.sampled_from([None, 0, 2, 5]), on_bad=st.sampled_from(['error', 'skip']),
-                                  dataset_exact_deduplication=st.booleans()))
+    some = st.sampled_from(['', 'a', ' b', 'word '*9, '</s>', 'é', '東'])
+    texts = st.lists(st.builds(Segment, some, st.booleans()), max_size=4)
+    drawn = data.draw(st.lists(st.one_of(texts, st.just('wrong')), min_size=1, max_size=12))
+    rows = [ShardRow(i % 3, 'abc'[i % 3], i, *([[], o] if o == 'wrong' else [o])) for i, o in enumerate(drawn)]
+    options = data.draw(st.builds(
+        RowOptions, sequence_len=st.sampled_from([1, 6, 100]), on_long=st.sampled_from(['drop', 'cut']),
+        min_sample_len=st.sampled_from([None, 0, 2, 5]), on_bad=st.sampled_from(['error', 'skip']),
+        dataset_exact_deduplication=st.booleans()))
     encoder = Encoder(make_tokenizer(name))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)))) | {0, len(rows)})
     parts = [rows[a:b] for a, b in zip(cuts, cuts[1:])]
     made = {k: encode_shard(parts[k], encoder, options) for k in data.draw(st.permutations(range(len(parts))))}
     whole, split, seen = [encode_shard(rows, encoder, options)], [made[k] for k in range(len(parts))], SeenRows()
-    if options.dataset_exact_deduplication: whole, split = [drop_seen(s, SeenRows()) for s in whole], [drop_seen(s, seen) for s in split]
+    if options.dataset_exact_deduplication:
+        whole, split = [drop_seen(s, SeenRows()) for s in whole], [drop_seen(s, seen) for s in split]
     (arrays, count), (again, other) = merged(whole), merged(split)
     assert all(map(np.array_equal, arrays, again)) and count == other
-    assert list(vars(count).items())[:4] == list(vars(other).items())[:4] and count.read == len(rows)
+    assert count.read == len(rows)
 
 
 def test_encoding_a_shard_changes_nothing_that_it_was_given():
@@ -476,5 +513,7 @@ def test_encoding_a_shard_changes_nothing_that_it_was_given():
 def test_a_directory_does_not_read_what_was_prepared_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     copies(tmp_path, 4)
-    def run(): return prepare([Source(r, find_format('segments')) for r in find_rows('.')], make_tokenizer('gpt2'), 'last_run_prepared')
+    def run():
+        sources = [Source(r, find_format('segments')) for r in find_rows('.')]
+        return prepare(sources, make_tokenizer('gpt2'), 'last_run_prepared')
     assert [run().count.rows, run().hit] == [4, True]
