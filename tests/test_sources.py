@@ -537,7 +537,7 @@ def run(d, *more):
 
 def test_preprocess_says_which_split_it_took_and_which_rows_are_wrong(tmp_path):
     write(tmp_path/'d/test.jsonl', [dict(text='held out')])
-    path = write(tmp_path/'d/train.jsonl', [dict(text='a'), dict(text=None), dict(text='b')])
+    path = write(tmp_path/'d/train.jsonl', [dict(text='one two three'), dict(text=None), dict(text='four five six')])
     path.write_text(path.read_text()+'{"text": "cut')
     (tmp_path/'c.yml').write_text('base_model: segtune/gpt2\ndatasets: [{path: d, type: text}]\n')
     refused = run(tmp_path)
