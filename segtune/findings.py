@@ -96,14 +96,14 @@ def prepare_and_lint(
     on_bad:str='error', # Wrong rows: `error` names them all, `skip` drops them, and rows without a trained token
     val_set_size:float=0., # Share or number of rows that will be held out, as for `split_rows`
     seed:int=42, # Draws them
-    shuffle_merged_datasets:bool=True, # Draw them at random? False: the last rows
+    shuffle_merged_datasets:bool|None=None, # False: the last rows are held out; else they are drawn at random
     held:Prepared|None=None, # Or a set of their own
     lint_silence:Iterable[str]=(), # Ids of rules to leave out
     **context, # Other things for rules to know, as for `Linter`: `base_vocab`, `trains_embeddings`, ...
 )->Prepared: # With the report in `lint`
     "Prepare data and lint it, each unless it has been done."
     options = RowOptions(sequence_len, on_long, min_sample_len, dataset_exact_deduplication, on_bad)
-    split = dict(val_set_size=val_set_size, seed=seed, shuffle_merged_datasets=bool(shuffle_merged_datasets))
+    split = dict(val_set_size=val_set_size, seed=seed, shuffle_merged_datasets=shuffle_merged_datasets)
     linter = _linter(sources, tokenizer, options, lint_silence, **context)
     drawn = split if val_set_size and not held else None
     name = _report_name(sources, held, silence=sorted(lint_silence), drawn=drawn, **context)
@@ -165,7 +165,7 @@ def write_page(
     on_bad:str='error', # Likewise
     val_set_size:float=0., # As for `prepare_and_lint`
     seed:int=42, # Likewise
-    shuffle_merged_datasets:bool=True, # Likewise
+    shuffle_merged_datasets:bool|None=None, # Likewise
     held:Prepared|None=None, # Likewise
     lint_silence:Iterable[str]=(), # Likewise
     n_rows:int=10_000, # Rows to show, from the first

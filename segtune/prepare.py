@@ -494,12 +494,12 @@ def split_rows(
     n:int, # Rows there are
     val_set_size:float, # A share of the rows if at most 1, else a number of rows; 0: none
     seed:int=42, # Random seed
-    shuffle_merged_datasets:bool=True, # Draw them at random? False: take the last rows
+    shuffle_merged_datasets:bool|None=None, # False: the last rows are held out; else they are drawn at random
 )->tuple[list[int],list[int]]: # Rows to train on and rows to hold out, both in order
     "Hold out rows for validation."
     k = math.ceil(n*val_set_size) if val_set_size<=1 else int(val_set_size)
     if k and k>=n:
         message = f'{val_set_size} of {n} rows leaves none to train on. Make it smaller, or add rows.'
         raise ConfigError(message, field='val_set_size')
-    held = set(pick(n, k, seed) if shuffle_merged_datasets else range(n-k, n))
+    held = set(range(n-k, n) if shuffle_merged_datasets is False else pick(n, k, seed))
     return [i for i in range(n) if i not in held], sorted(held)

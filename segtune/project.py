@@ -229,7 +229,8 @@ class Project(Inputs):
     def split(self)->tuple[list[int],list[int]]: # Rows to train on, rows to hold out; none are held out with `test_datasets`
         "The numbers of the prepared rows that are trained and that `val_set_size` holds out."
         n = self.prepared.count.rows
-        return split_rows(n, 0 if self.held else self.cfg.val_set_size, self.cfg.seed)
+        cfg = self.cfg
+        return split_rows(n, 0 if self.held else cfg.val_set_size, cfg.seed, cfg.shuffle_merged_datasets)
 
     def check_split(self):
         "Raise a `ConfigError` if `val_set_size` leaves no rows to train on."

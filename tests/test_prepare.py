@@ -24,9 +24,10 @@ from segtune.formats import find_format
 from segtune.lineage import lineage, look_up, origins, read_rows
 from segtune.linter import Linter
 from segtune.packaged import bundled
-from segtune.prepare import Count, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, token_modules
+from segtune.prepare import Count, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, split_rows, token_modules
 from segtune.segments import DataError, Segment
 from segtune.sources import Rows, find_rows, read_file
+from segtune.tokenizer import load_tokenizer
 
 PACKAGE = Path(__file__).resolve().parent.parent/'segtune'
 hello = {'segments': [{'label': True, 'text': '<s>Hello\n'}, {'label': True, 'text': 'hi there!. '},
@@ -517,3 +518,29 @@ def test_a_directory_does_not_read_what_was_prepared_in_it(tmp_path, monkeypatch
         sources = [Source(r, find_format('segments')) for r in find_rows('.')]
         return prepare(sources, make_tokenizer('gpt2'), 'last_run_prepared')
     assert [run().count.rows, run().hit] == [4, True]
+
+
+@pytest.mark.parametrize('shuffled, held', [(False, [8, 9]), (None, None), (True, None)])
+def test_lint_and_training_hold_out_the_same_rows(tmp_path, shuffled, held):
+    "without shuffling the last rows, as axolotl does; else rows drawn by the seed"
+    rows = [{'segments': [{'label': True, 'text': f'row {i}.'}]} for i in range(10)]
+    tok, s = make_tokenizer('gpt2'), source(tmp_path, rows, 'segments')
+    how = dict(val_set_size=0.2, seed=7, shuffle_merged_datasets=shuffled)
+    apart = split_rows(10, **how)[1]
+    assert apart == (held or split_rows(10, 0.2, 7)[1])
+    rows[apart[0]] = rows[0] if apart[0] else rows[1]
+    s = source(tmp_path, rows, 'segments')
+    (found,) = [o for o in prepare_and_lint([s], tok, tmp_path/'out', **how).lint['rules'] if o['id'] == 'train-eval-overlap']
+    assert f'data.jsonl:{apart[0]+1}' in found['examples'][0]['message']
+
+
+def test_a_tokenizer_with_dropout_gives_the_same_tokens_each_time(tmp_path):
+    shutil.copytree(bundled('mistral-v0.1'), tmp_path/'dice')
+    spec = json.loads((tmp_path/'dice/tokenizer.json').read_text())
+    spec['model']['dropout'] = 0.5
+    (tmp_path/'dice/tokenizer.json').write_text(json.dumps(spec))
+    def ids(tok, out):
+        p = prepare([copies(tmp_path, 20)], tok, tmp_path/out)
+        return [ids.tolist() for ids, _ in read_rows(p.path, list(range(20)))]
+    dice = load_tokenizer(tmp_path/'dice')
+    assert ids(dice, 'one') == ids(dice, 'two') == ids(make_tokenizer('mistral'), 'three')
