@@ -47,6 +47,7 @@ Overrides = Annotated[Optional[list[str]], typer.Option('--set', help='Override 
 def _open(path, overrides):
     from segtune.project import Project
     project = Project.open(path, overrides or [])
+    if int(os.environ.get('RANK') or 0): return project # one process of several speaks
     for n in project.notes: print(n if n.startswith('WARNING') else f'note: {n}', file=sys.stderr)
     return project
 
@@ -281,6 +282,7 @@ def train(config:ConfigPath, set:Overrides=None,
     resume:Annotated[bool, typer.Option('--resume', help='Resume from the latest complete checkpoint')]=False,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Remove an earlier run in output_dir')]=False):
     "Train an adapter on the prepared data."
+    if int(os.environ.get('RANK') or 0): sys.stdout = open(os.devnull, 'w')
     project = _open(config, set)
     _tell_prepared(project)
     _stop_on_findings(project)
