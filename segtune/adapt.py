@@ -142,6 +142,11 @@ def find_dtype(
     raise ConfigError(f'expected float32, bfloat16, float16 or auto, got {name!r}.', field=field)
 
 # %% ../nbs/07_adapt.ipynb #a4c4e72f
+def _random(how): # a model of a config, with the weights that it begins with
+    from transformers import AutoModelForCausalLM
+    if how.get('quantization_config'): raise ConfigError('random weights cannot be quantised.', field='reinit_weights')
+    return AutoModelForCausalLM.from_config(**how)
+
 def load_base(
     base_model:str|os.PathLike, # A directory, or a name on the hub
     *,
@@ -154,6 +159,7 @@ def load_base(
     trust_remote_code:bool=False, # Run Python code that comes with the model?
     overrides_of_model_config:dict|None=None, # See `overridden`
     model_config:dict|None=None, # An older name of the same
+    reinit_weights:bool|None=None, # Begin with random weights in place of those on disk?
 ): # A transformers causal language model
     "Load a base model, no weights frozen yet."
     need_packages()
@@ -163,7 +169,8 @@ def load_base(
     overrides = {**(model_config or {}), **(overrides_of_model_config or {})}
     config = base_config(base_model, trust_remote_code=trust_remote_code, overrides_of_model_config=overrides)
     how = {k:v for k,v in how.items() if v is not None} | dict(trust_remote_code=trust_remote_code, config=config)
-    model = _load(base_model, overrides, dict(how, dtype=find_dtype(torch_dtype or computed)))
+    how['dtype'] = find_dtype(torch_dtype or computed)
+    model = _random(how) if reinit_weights else _load(base_model, overrides, how)
     bits = dict(load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit)
     model.segtune_loaded = dict(overrides_of_model_config=overrides, **bits)
     return model

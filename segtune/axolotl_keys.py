@@ -26,7 +26,7 @@ ignored = {
         expert_backend mlp_kernel dsv4_* nvfp4_* llama4_linearized_experts quantize_moe_experts embeddings_skip_upcast
         low_cpu_mem_usage max_memory gpu_memory_limit device device_map lora_on_cpu qlora_sharded_model_loading
         experimental_skip_move_to_device ddp ddp_* dataloader_* gc_steps fp8 fp8_* auto_find_batch_size bnb_config_kwargs
-        pad_to_multiple_of peft_autocast_adapter_dtype remove_unused_columns accelerator_config use_protrain protrain_*''',
+        pad_to_multiple_of remove_unused_columns accelerator_config use_protrain protrain_*''',
     'attention is computed by transformers': 'flash_attention xformers_attention sdp_attention flex_attention eager_attention sage_attention',
     'bf16 and fp16 say how precisely it computes': 'float16 bfloat16 float32',
     _processes: '''
@@ -50,7 +50,7 @@ ignored = {
         is_preprocess preprocess_iterable streaming''',
     _files: '''
         model_type type_of_model tokenizer_type tokenizer_use_fast tokenizer_legacy tokenizer_use_mistral_common
-        tokenizer_save_jinja_files cls_model_config is_*_derived_model gptq gptq_* base_model_ignore_patterns''',
+        tokenizer_save_jinja_files cls_model_config is_*_derived_model gptq gptq_* model_quantization_config model_quantization_config_kwargs base_model_ignore_patterns''',
     'text gives such parts no gradient': 'freeze_mm_modules',
     'weights are saved as safetensors': 'save_safetensors',
     'checkpoints are saved as save_steps and saves_per_epoch say': 'save_first_step dynamic_checkpoint',
@@ -73,16 +73,18 @@ refused = {
     'only text is trained here, no images or sound': 'processor_type processor_kwargs is_multimodal image_* audio_*',
     'only models that write one token after the other are trained here': 'diffusion diffusion_*',
     'knowledge distillation is not done here': 'kd_*',
-    _weights: 'unfrozen_parameters spectrum_* relora relora_* optim_target_modules peft_layer_replication',
+    _weights: 'unfrozen_parameters spectrum_* relora relora_* peft_layer_replication',
     'weights are neither quantised for training nor pruned here': 'qat llmcompressor use_onebitllms quantization_aware_*',
-    _schedule: 'jagged_restart_* lr_div_factor lr_groups embedding_lr_scale log_sweep_*',
-    _data: 'dataset_shard_num dataset_shard_idx pretraining_sample_concatenation use_pose pose_* synthetic_*',
+    _schedule: 'jagged_restart_* lr_div_factor log_sweep_*',
+    _data: 'shuffle_before_merging_datasets dataset_shard_num dataset_shard_idx pretraining_sample_concatenation use_pose pose_* synthetic_*',
     _loss: 'use_eaft eaft_* use_dynamic_finetuning orthogonal_* scaling_softmax scaling_softmax_* grokfast_* decision_*',
     _model: '''
         s2_attention landmark_attention xpos_rope fix_untrained_tokens shrink_embeddings mean_resizing_embeddings
-        aux_free_router_* use_densemixer dense_mixer densemixer_* mora_* peft_layers_to_transform peft_layers_pattern
-        peft_init_lora_weights peft_trainable_token_indices peft_ensure_weight_tying overrides_of_model_kwargs''',
+        aux_free_router_* use_densemixer dense_mixer densemixer_* mora_*
+        peft_trainable_token_indices peft_ensure_weight_tying overrides_of_model_kwargs''',
     'put it under overrides_of_model_config': 'rope_scaling',
+    'give the directory of that revision as base_model': 'revision_of_model',
+    'write it into the rows, or into chat_template_jinja': 'default_system_message',
     'name no trainer class; the training loop is segtune\'s own': 'trainer_cls',
     'held-out rows are limited by sequence_len too': 'eval_sequence_len',
 }
@@ -199,19 +201,6 @@ def _batch(t): # `batch_size` rows in all -> steps of accumulation
     t.values[name] = total//by
     t.notes.append(('batch_size', f'batch_size: {total} is read as {name}: {total//by}'))
 
-def _strategy(t, key, steps, per_epoch, best): # `no`, `epoch`, `steps` or `best`
-    value = t.values.pop(key, None)
-    if value is None: return
-    given = next((k for k in (steps, per_epoch) if is_given(t.values.get(k))), None)
-    if value is False or value=='no': new = {steps:0}
-    elif value=='epoch': new = {per_epoch:1}
-    elif value=='steps': return
-    elif value=='best' and best: new = dict(load_best_model_at_end=True)
-    else: return t.problems.append(((key,), f"expected 'no', 'epoch' or 'steps'{' or ' + repr('best') if best else ''}, got {value!r}."))
-    if given and value!='best' and {given:t.values[given]}!=new:
-        return t.problems.append(((key,), f'is {value!r}, and {given} says something else. Keep one.'))
-    t.values.update(new)
-
 # %% ../nbs/09b_axolotl_keys.ipynb #1d078c0d
 def _roles(t): # `tokens` by role, and special tokens without one
     tokens,special = t.values.get('tokens'),t.values.get('special_tokens')
@@ -249,6 +238,8 @@ def _single(t): # keys that need no others
         t.notes.append(('warmup_steps', f'warmup_steps: {v["warmup_steps"]} is read as warmup_ratio'))
         v['warmup_ratio'] = v.pop('warmup_steps')
     if v.get('bf16')=='full': v['bf16'] = True
+    for k in ('save_strategy','eval_strategy'):
+        if v.get(k) is False: v[k] = 'no' # as YAML reads the word
     if is_given(config := v.pop('base_model_config', None)) and config!=v.get('base_model'):
         t.problems.append((('base_model_config',), 'is not supported: the model\'s config is read from base_model. Remove it.'))
 
@@ -258,8 +249,6 @@ def translate(
     "A config with axolotl's keys in segtune's own."
     t = Translation(dict(values), [], [])
     _rename(t); _texts(t); _batch(t); _roles(t); _peft(t); _single(t)
-    _strategy(t, 'save_strategy', 'save_steps', 'saves_per_epoch', True)
-    _strategy(t, 'eval_strategy', 'eval_steps', 'evals_per_epoch', False)
     return t
 
 # %% ../nbs/09b_axolotl_keys.ipynb #72494a7f

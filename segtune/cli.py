@@ -31,7 +31,7 @@ def main():
     for f in (sys.stdout, sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # file names need not be UTF-8
     try: app()
-    except SegtuneError as e: code,message = e.exit_code,str(e)
+    except SegtuneError as e: code,message = 2,str(e)
     except KeyboardInterrupt: code,message = 130,'interrupted'
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

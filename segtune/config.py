@@ -115,12 +115,10 @@ class DataKeys(_Keys):
     special_tokens:dict[Literal['bos_token','eos_token','pad_token','unk_token'],str]=Field(default_factory=dict) # By role
     tokens:list[Text]=Field(default_factory=list) # Tokens to add
     chat_template_kwargs:dict[str,Any]|None=None # For chat formats: other variables of the template
-    default_system_message:str|None=None # For chat formats: said where a conversation has no system message
     on_bad:Literal['error','skip']='error' # How to handle rows that a format refuses
     min_sample_len:Count|None=None # Shortest row, in tokens
     dataset_exact_deduplication:bool=False # Keep only the first of rows that are equal?
-    shuffle_merged_datasets:bool|None=None # Shuffle the rows of all datasets together?
-    shuffle_before_merging_datasets:bool=False # Shuffle the rows of each dataset?
+    shuffle_merged_datasets:bool=True # Train in random order, and hold out random rows?
 
 # %% ../nbs/10_config.ipynb #73a95459
 class AdapterKeys(_Keys):
@@ -142,15 +140,16 @@ class AdapterKeys(_Keys):
     bf16:bool|Literal['auto']|None='auto' # Compute in bfloat16; auto: on a GPU that has it
     fp16:bool|None=None # Compute in float16
     tf32:bool|Literal['auto']|None=None # TensorFloat-32 for float32 products on a GPU
+    peft_autocast_adapter_dtype:bool|None=None # Hold the adapter in float32 in any case?
+    peft_layers_to_transform:list[Number]|None=None # Only layers of these numbers
+    peft_layers_pattern:list[str]|str|None=None # What the list of layers is called
+    peft_init_lora_weights:bool|str|None=None # How an adapter begins, as in peft
     trust_remote_code:bool=False # Run model code from the hub?
     attn_implementation:str|None=None # As in transformers, `sdpa` for example
     torch_dtype:str|None=None # How the weights are held, `float32` for example
-    revision_of_model:str|None=None # Revision of a model on the hub
     overrides_of_model_config:dict[str,Any]|None=None # Put in place of what the model's own config says
     resize_token_embeddings_to_32x:bool|None=None # Round the number of embedding rows up to a multiple of 32?
     reinit_weights:bool|None=None # Begin with random weights?
-    model_quantization_config:Literal['Mxfp4Config']|None=None # As in transformers: how the weights on disk are read
-    model_quantization_config_kwargs:dict[str,Any]|None=None # Its arguments
 
 # %% ../nbs/10_config.ipynb #d164a2ed
 class TrainKeys(_Keys):
@@ -170,8 +169,11 @@ class TrainKeys(_Keys):
     loraplus_lr_ratio:Positive|None=None # Learning rate of the adapter's B matrices, as a multiple
     loraplus_lr_embedding:Positive|None=None # Learning rate of the adapter's embeddings, with `loraplus_lr_ratio`
     embedding_lr:Positive|None=None # Learning rate of embeddings
+    embedding_lr_scale:Positive|None=None # The same, as a multiple
+    lr_groups:list[dict[str,Any]]|None=None # Learning rates of some modules: `name`, `modules` and `lr` of each group
     optimizer:str='adamw_torch_fused' # As in transformers
     optim_args:dict[str,Any]|str|None=None # More arguments of the optimizer
+    optim_target_modules:list[str]|str|None=None # Modules that GaLore and its like work on
     warmup_steps:Number|None=None # Steps to the peak
     warmup_ratio:Part|None=None # The same as a share of all steps
     weight_decay:Amount=0.0 # Pull of weights to zero
@@ -187,7 +189,7 @@ class TrainKeys(_Keys):
     curriculum_sampling:bool|None=None # Keep the order of the rows?
     lisa_n_layers:Count|None=None # Train so many layers at a time, drawn at random
     lisa_step_interval:Count|None=None # Steps until others are drawn
-    lisa_layers_attribute:str|None=None # Where the model keeps its layers
+    lisa_layers_attribute:str|None=None # Where the model keeps its layers; `model.layers` if not given
 
 # %% ../nbs/10_config.ipynb #e7f81134
 class RunKeys(_Keys):
@@ -197,6 +199,8 @@ class RunKeys(_Keys):
     logging_steps:Count|None=None # Steps between two log lines
     eval_steps:Amount|None=None # Steps between evaluations; below 1 a share of all steps, 0 for none in between
     evals_per_epoch:Amount|None=None # The same, by epoch
+    eval_strategy:Literal['no','steps','epoch']|None=None # When it measures; by `eval_steps` or `evals_per_epoch` if not given
+    save_strategy:Literal['no','steps','epoch','best']|None=None # When it saves, likewise
     save_steps:Amount|None=None # Steps between checkpoints, likewise; 0 for no checkpoints
     saves_per_epoch:Amount|None=None # The same, by epoch
     save_total_limit:Count|None=None # Checkpoints kept
@@ -283,10 +287,12 @@ def _conflicts(cfg): # [(path, sentence)]
     if cfg.test_datasets and cfg.val_set_size: out.append((('val_set_size',), 'test_datasets are the held-out rows already. Remove one of the two.'))
     if cfg.adapter=='qlora' and not cfg.load_in_4bit: out.append((('adapter',), 'qlora needs load_in_4bit: true.'))
     if len(quantised)>1: out.append((('load_in_8bit',), 'the weights are loaded in 4 bit or in 8. Remove one of the two.'))
+    if cfg.adapter and cfg.lisa_n_layers: out.append((('lisa_n_layers',), 'LISA trains whole layers, and an adapter none. Remove one of the two.'))
     if quantised and not cfg.adapter: out.append(((quantised[0],), 'quantised weights cannot be trained. Set adapter: lora or qlora.'))
     return out
 
-_without_adapter = {'lora_r','lora_alpha','lora_target_modules','lora_target_linear','lora_modules_to_save','lora_model_dir','peft_use_dora','peft_use_rslora'}
+_without_adapter = {'lora_r','lora_alpha','lora_target_modules','lora_target_linear','lora_modules_to_save','lora_model_dir',
+                    'peft_use_dora','peft_use_rslora'}
 
 def _warnings(cfg): # sentences about what is allowed, and seldom meant
     idle = [k for k in AdapterKeys.model_fields if k in _without_adapter and k in cfg.model_fields_set and is_given(getattr(cfg, k))]

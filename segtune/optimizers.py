@@ -177,11 +177,13 @@ def _one_cycle(optimizer, warm, total, kwargs):
     return OneCycleLR(optimizer, [g['lr'] for g in optimizer.param_groups], total_steps=total,
                       **dict(pct_start=0.0 if warm<2 else warm/total, anneal_strategy='cos') | kwargs)
 
-def _make_schedule(optimizer, name, warm, total, kwargs, low, share):
+def _make_schedule(optimizer, name, warm, total, kwargs, low, share, square=False):
     from torch.optim.lr_scheduler import LambdaLR
     from transformers import get_scheduler
     if name=='one_cycle': return _one_cycle(optimizer, warm, total, kwargs)
     if name=='rex': return LambdaLR(optimizer, lambda i: rex_factor(i, warm, total, low or 0))
+    if name=='cosine' and square:
+        return LambdaLR(optimizer, lambda i: (i/warm)**2 if i<warm else cosine_factor(i, warm, total, low or 0, share or 1))
     if name=='cosine' and low: return LambdaLR(optimizer, lambda i: cosine_factor(i, warm, total, low, share or 1))
     return get_scheduler(name, optimizer, warm, total, kwargs)
 
@@ -198,6 +200,7 @@ def lr_schedule(
     warmup_ratio:float|None=None, # See `optimization`
     cosine_min_lr_ratio:float|None=None, # The lowest learning rate of `cosine` and `rex`, as a share of the highest
     cosine_constant_lr_ratio:float|None=None, # Share of the run after which `cosine` stays at its lowest
+    lr_quadratic_warmup:bool|None=None, # Let `cosine` rise as the square of the step?
 )->Callable: # Takes an optimizer, returns its schedule
     "The learning rate at every step, tried out once."
     from transformers.training_args import SchedulerType
@@ -206,7 +209,10 @@ def lr_schedule(
     share = _ratio(cosine_constant_lr_ratio, 'cosine_constant_lr_ratio')
     warm,kwargs = count_warmup(steps, warmup_steps, warmup_ratio),dict(lr_scheduler_kwargs or {})
     if low and 'with_min_lr' in lr_scheduler and not {'min_lr','min_lr_rate'} & set(kwargs): kwargs['min_lr_rate'] = low
-    def make(optimizer): return _make_schedule(optimizer, lr_scheduler, warm, steps.total, kwargs, low, share)
+    if lr_quadratic_warmup and lr_scheduler!='cosine':
+        raise ConfigError(f'works with lr_scheduler: cosine, got {lr_scheduler!r}. Remove it.', field='lr_quadratic_warmup')
+    def make(optimizer):
+        return _make_schedule(optimizer, lr_scheduler, warm, steps.total, kwargs, low, share, bool(lr_quadratic_warmup))
     _try_schedule(make, lr_scheduler, steps.total)
     return make
 

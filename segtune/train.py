@@ -20,13 +20,14 @@ from .adapt import load_base, lora_config, need_packages, quiet, save_adapter, t
 from .batches import check_trained, collator, count_rows, count_steps, load_rows, row_order
 from .checkpoints import Opened, changed_settings, hold_directory, open_run, read_run, remove_run
 from .checkpoints import what_is_missing, write_run, writing
+from .lisa import lisa_callback
 from .optimizers import learning_rates, lr_schedule, make_optimizer, optimization, optimizer_notes
 from .trainer import StopSignals, apply_umask, best_checkpoint, make_trainer, memory_advice, rhythm, save_curve
 from .trainer import stopped_early, training_arguments
 
 # %% ../nbs/08_train.ipynb #418d281c
 _takers = (load_base, fit_vocabulary, adapt, lora_config, row_order, collator, count_steps, optimization, lr_schedule,
-           learning_rates, rhythm, training_arguments)
+           learning_rates, rhythm, training_arguments, lisa_callback)
 _not_options = ('n_processes','new_tokens','evaluate','gpu')
 
 def train_options()->dict: # Name -> default
@@ -295,6 +296,7 @@ def _train(base_model, tok, train_set, eval_set, output_dir, options, patience, 
     if opened.checkpoint: log(f'resuming from {opened.checkpoint.name}.')
     trainer = make_trainer(model, plan.args, plan.rows, plan.held, plan.collate, plan.order, log, keep, patience,
                            schedule=plan.schedule, optimizer=plan.optimizer, stop=stop, new_held=new_held)
+    if lisa := _call(lisa_callback, model, options=options): trainer.add_callback(lisa)
     with memory_advice(lambda: f'step {trainer.state.global_step+1}', options):
         state = _go(trainer, opened.checkpoint, patience)
     stop.training = False
