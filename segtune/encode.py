@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 from .segments import ConfigError, Segment, TokenizerError, merge_segments
+from .tokenized import TokenRow
 from .tokenizer import as_tokenizer
 
 # %% ../nbs/02_encode.ipynb #125ba79c
@@ -262,6 +263,22 @@ def _marks(pieces, n): # which tokens begin a call of the tokenizer, and which w
     out[begins] |= 1
     return out
 
+# %% ../nbs/02_encode.ipynb #0c0de002
+def _ready(rows, spans): # the batch of rows that are tokens already
+    def flat(name, dtype): return np.array([o for r in rows for o in getattr(r, name)], dtype)
+    starts = np.concatenate([[0], np.cumsum([len(r.ids) for r in rows], dtype=np.int64)])
+    ids = flat('ids', np.int32)
+    marks = np.zeros(len(ids), np.int8)
+    marks[starts[:-1][np.diff(starts)>0]] = 1
+    where = flat('spans', np.int64).reshape(-1, 2)
+    return EncodedBatch(ids, flat('labels', np.int32), starts, where if spans else None, rows, marks=marks if spans else None)
+
+def _stacked(batches): # batches of one row each as one
+    def joined(name): return None if getattr(batches[0], name) is None else np.concatenate([getattr(b, name) for b in batches])
+    starts = np.concatenate([[0], np.cumsum([len(b.ids) for b in batches], dtype=np.int64)])
+    tokens = {k: joined(k) for k in ('ids','labels','spans','marks')}
+    return EncodedBatch(**tokens, starts=starts, rows=[b.rows[0] for b in batches])
+
 # %% ../nbs/02_encode.ipynb #7c1c0929
 @patch
 def encode(self:Encoder,
@@ -269,6 +286,8 @@ def encode(self:Encoder,
     spans:bool=False, # Also say which characters each token covers?
 )->EncodedBatch:
     "Encode a batch of rows."
+    ready = [isinstance(r, TokenRow) for r in rows]
+    if any(ready): return _ready(rows, spans) if all(ready) else _stacked([self.encode([r], True) for r in rows])
     per_row = [row2pieces(self.tok, r, self.boundary) for r in rows]
     pieces = list(chain.from_iterable(per_row))
     spans = spans or self.boundary=='whole' or any(p.rule=='touch' for p in pieces)

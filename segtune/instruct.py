@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['styles', 'alpaca_system', 'concise_system', 'orca_layout', 'styled_formats', 'templated_formats', 'reflection_system',
-           'style_of', 'lay_out', 'prompt_field', 'answer_field', 'part_limit', 'styled', 'described', 'templated']
+           'style_of', 'styled', 'described', 'templated']
 
 # %% ../nbs/00b_instruct.ipynb #51dd0b7b
 import yaml
 from collections.abc import Callable
 from functools import partial
 from string import Formatter
+from .fields import answer_field, lay_out, part_limit, prompt_field
 from .registry import Setting, ending, field_of, fill, part, prompt_and_answer, register
 from .segments import ConfigError, DataError, Segment, json_type
 
@@ -36,46 +37,7 @@ _paired = ', paired with an input that provides further context'
 alpaca_system = (f'{_task}{_paired}. Write a response that appropriately completes the request.',
                  f'{_task}. Write a response that appropriately completes the request.')
 
-def lay_out(
-    style:tuple, # As from `style_of`
-    system:tuple[str,str]|str, # With an input, without one; or one text for both
-    instruction:str,
-    input:str='', # Empty: there is none
-    system_data:bool=False, # Did the system text come from the row?
-)->list[tuple[str,bool]]: # `(text, from data?)`
-    "The prompt of one instruction."
-    if not isinstance(system, str): system = system[0 if input else 1]
-    head = fill(style[0], dict(system=system)) if system else []
-    return [(t, d and system_data) for t,d in head] + fill(style[1 if input else 2], dict(instruction=instruction, input=input))
-
-# %% ../nbs/00b_instruct.ipynb #75b3ed1b
-def prompt_field(
-    row:dict,
-    name:str, # A field; with `?` at its end it may be missing or null
-    at:dict, # `source` and `row`, for errors
-)->str: # Empty where an optional field is missing
-    "A field that goes into a prompt."
-    if not name: return ''
-    if name.endswith('?'):
-        name = name[:-1]
-        if type(row) is dict and row.get(name) is None: return ''
-    return field_of(row, name, at, numbers=True)
-
-def answer_field(
-    row:dict,
-    names:tuple[str,...], # Spellings, the preferred one first
-    at:dict, # `source` and `row`, for errors
-)->str:
-    "A field that is trained."
-    return field_of(row, next((n for n in names if n in row), names[0]), at)
-
 # %% ../nbs/00b_instruct.ipynb #68c4b651
-def part_limit(
-    setting:Setting,
-)->int|None: # None: no limit
-    "The most tokens of one part besides the beginning token."
-    return setting.sequence_len and setting.sequence_len - bool(setting.bos)
-
 def styled(
     setting:Setting,
     style:str|None=None, # From the config's `type: name:style`
@@ -178,7 +140,9 @@ def templated(
         asked = fill(prompt, {n: prompt_field(row, n, at) for n in _blanks(prompt)})
         said = fill(answer, {n: answer_field(row, (n,), at) for n in _blanks(answer)})
         out = prompt_and_answer(setting, asked, said, n_eos)
-        return out if said or n_eos==1 or not setting.bos or not setting.axolotl else out+ending(setting, '', n_eos)
+        if n_eos==1 or not setting.bos or not setting.axolotl: return out
+        if not asked: out = [Segment(setting.bos, False), *out] # axolotl's metharme encodes an empty prompt too
+        return out if said else out+ending(setting, '', n_eos)
     return write
 
 # %% ../nbs/00b_instruct.ipynb #6ba9fc96

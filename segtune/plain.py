@@ -6,12 +6,19 @@
 __all__ = ['prompt_presets', 'placeholders']
 
 # %% ../nbs/00f_plain.ipynb #17071e5e
+import re
 from string import Formatter
-from .instruct import answer_field, lay_out, part_limit, prompt_field
+from .fields import answer_field, lay_out, part_limit, prompt_field
 from .registry import Windows, ending, field_of, fill, nearest, part, prompt_and_answer, register
 from .segments import ConfigError, Segment
 
 # %% ../nbs/00f_plain.ipynb #220bade0
+def _checked_spec(name, spec, conversion, template, where): # a width or conversion that works for text
+    if '{' in (spec or ''): raise ConfigError(f'a placeholder inside another, in {template!r}, is not filled.', field=where)
+    try: format(Formatter().convert_field('x', conversion), spec or '')
+    except (ValueError,TypeError) as e:
+        raise ConfigError(f'{{{name}}} cannot be written so in {template!r} ({e}). The values of fields are texts.', field=where) from None
+
 def placeholders(
     template:str, # A format string
     known:tuple|None=None, # Names it may use; None: any
@@ -19,12 +26,16 @@ def placeholders(
 )->list[str]: # Without repetition, in order
     "The names in the braces of a template."
     if not isinstance(template, str): raise ConfigError(f'expected a format string, got {template!r}.', field=where)
-    try: names = list(dict.fromkeys(n for _,n,_,_ in Formatter().parse(template) if n is not None))
-    except ValueError as e: raise ConfigError(f'{e} in {template!r}. Write {{{{ and }}}} for braces that are text.', field=where) from None
-    for n in names:
-        if not n.isidentifier(): raise ConfigError(f'{{{n}}} is no field name. Write {{{{ and }}}} for braces that are text.', field=where)
-        if known is not None and n not in known: raise ConfigError(f'unknown placeholder {{{n}}}.{nearest(n, known)} Known are {", ".join("{"+k+"}" for k in known)}.', field=where)
-    return names
+    advice = 'Write {{ and }} for braces that are text.'
+    try: found = [o[1:] for o in Formatter().parse(template) if o[1] is not None]
+    except ValueError as e: raise ConfigError(f'{e} in {template!r}. {advice}', field=where) from None
+    for n,spec,conversion in found:
+        if not n.isidentifier(): raise ConfigError(f'{{{n}}} is no field name. {advice}', field=where)
+        if known is not None and n not in known:
+            listed = ', '.join('{'+k+'}' for k in known)
+            raise ConfigError(f'unknown placeholder {{{n}}}.{nearest(n, known)} Known are {listed}.', field=where)
+        _checked_spec(n, spec, conversion, template, where)
+    return list(dict.fromkeys(n for n,_,_ in found))
 
 # %% ../nbs/00f_plain.ipynb #0dc67498
 prompt_presets = {
@@ -61,7 +72,8 @@ def _text(setting, field='text'): return lambda row, at: part([(field_of(row, fi
 _user_keys = ('system_prompt','system_format','field_system','field_instruction','field_input','field_output','format','no_input_format')
 
 def _renamed(template, own): # the template with a row's own field names replaced by axolotl's
-    for ours,theirs in own.items(): template = template.replace('{'+theirs+'}', '{'+ours+'}')
+    if not isinstance(template, str): return template
+    for ours,theirs in own.items(): template = re.sub(r'\{'+re.escape(theirs)+r'(?=[}!:])', '{'+ours, template)
     return template
 
 @register('user_defined', about='A prompt with format strings of your own, as axolotl spells it.', boundary='axolotl', family='plain', options=_user_keys, limit=part_limit,

@@ -117,6 +117,8 @@ def _without_tokenizer(options): # a stand-in for the template that only the tok
     own = str(options.get('chat_template') or 'tokenizer_default').startswith('tokenizer_default')
     return {**options, 'chat_template':'chatml'} if own and not options.get('chat_template_jinja') else options
 
+def _folder(near): return fspath(Path(near).resolve().parent) # where a config lies
+
 def _entry_problem(entry, cfg, near): # (option, sentence), or None
     if entry.type is None: return None # the rows hold tokens
     options = _options(entry)
@@ -125,7 +127,8 @@ def _entry_problem(entry, cfg, near): # (option, sentence), or None
     given = {k:v for k,v in _without_tokenizer(options).items() if k in options}
     defaults = _without_tokenizer({k:v for k in _format_defaults if (v := getattr(cfg, k)) is not None})
     try:
-        with modules_beside(near): find_format(entry.type, _some_names, 'split', sequence_len=cfg.sequence_len, defaults=defaults, **given)
+        with modules_beside(near):
+            find_format(entry.type, _some_names, 'split', sequence_len=cfg.sequence_len, beside=_folder(near), defaults=defaults, **given)
     except ConfigError as e: return odd or e.field or 'type', e.message
     return None
 
@@ -183,7 +186,8 @@ class Inputs:
         for e in entries:
             with modules_beside(self.path):
                 fmt = find_format(e.type, self.tokenizer, e.boundary or cfg.boundary, e.special_in_data or cfg.special_in_data,
-                                  cfg.sequence_len, cfg.train_on_inputs, defaults=defaults, **_options(e))
+                                  cfg.sequence_len, cfg.train_on_inputs, beside=_folder(self.path), defaults=defaults,
+                                  **_options(e))
             rows = find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files, revision=e.revision,
                              skip=e.skip, shards=e.shards, shards_idx=e.shards_idx, seed=cfg.seed)
             out += [Source(r, fmt) for r in rows]
