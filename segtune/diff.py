@@ -8,6 +8,7 @@ __all__ = ['Pair', 'pair_tokens', 'fold_alike', 'RowDiff', 'diff_rows']
 # %% ../nbs/03b_diff.ipynb #9345e3db
 from difflib import SequenceMatcher
 from html import escape
+from collections import deque
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 from .view import ViewedToken, token_html, as_row, describe, view_css, view_tokens
@@ -22,22 +23,34 @@ class Pair(NamedTuple):
 
 def _partners(xs, ys): # tokens of two stretches, side by side where they begin at the same character
     if any(t.span is None for t in xs+ys): return list(zip_longest(xs, ys))
-    out,ys = [],list(ys)
+    out,ys = [],deque(ys)
     for x in xs:
-        while ys and ys[0].span[0]<x.span[0]: out.append((None, ys.pop(0)))
-        out.append((x, ys.pop(0) if ys and ys[0].span[0]==x.span[0] else None))
+        while ys and ys[0].span[0]<x.span[0]: out.append((None, ys.popleft()))
+        out.append((x, ys.popleft() if ys and ys[0].span[0]==x.span[0] else None))
     return out + [(None,y) for y in ys]
+
+def _chunks(a, b, size=300): # stretches of two rows that begin at the same character, each some hundreds of tokens
+    if len(a)+len(b)<=4*size or any(t.span is None for row in (a,b) for t in row): return [(a, b)]
+    def firsts(row): return {t.span[0]:k for k,t in reversed(list(enumerate(row)))}
+    other,out,i,j = firsts(b),[],0,0
+    for at,k in sorted(firsts(a).items()):
+        if k-i>=size and (n := other.get(at, -1))>j: out.append((a[i:k], b[j:n])); i,j = k,n
+    return [*out, (a[i:], b[j:])]
+
+def _matched(a, b): # runs of two stretches with their kind
+    if [t.id for t in a]==[t.id for t in b]: return [('equal', 0, len(a), 0, len(b))]
+    return SequenceMatcher(None, [t.id for t in a], [t.id for t in b], autojunk=False).get_opcodes()
 
 def pair_tokens(
     a:list[ViewedToken], # The first row
     b:list[ViewedToken], # The second row
 )->list[Pair]: # Every token of both, in order
     "Line up the tokens of two rows."
-    blocks = SequenceMatcher(None, [t.id for t in a], [t.id for t in b], autojunk=False).get_opcodes()
     out = []
-    for kind,a0,a1,b0,b1 in blocks:
-        for x,y in _partners(a[a0:a1], b[b0:b1]):
-            out.append(Pair(x, y, 'token' if kind!='equal' else '' if x.trained==y.trained else 'label'))
+    for xs,ys in _chunks(a, b):
+        for kind,a0,a1,b0,b1 in _matched(xs, ys):
+            for x,y in _partners(xs[a0:a1], ys[b0:b1]):
+                out.append(Pair(x, y, 'token' if kind!='equal' else '' if x.trained==y.trained else 'label'))
     return out
 
 # %% ../nbs/03b_diff.ipynb #c603af9e

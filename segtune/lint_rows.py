@@ -9,6 +9,7 @@ __all__ = ['control_tokens', 'unknown_token', 'normalized']
 import re, unicodedata
 import numpy as np
 from fastcore.basics import patch
+from .laws import RowText
 from .lint import Facts, normalizer_kinds, rule
 from .segments import visible
 
@@ -26,7 +27,8 @@ def tell_at(self:Facts,
     return list(first), tell
 
 # %% ../nbs/04b_lint_rows.ipynb #492fd581
-@rule('no-bos', 'warning', 'The base model has always seen BOS first, and works worse without it.', 'Write it at the start of the first segment.')
+@rule('no-bos', 'warning', 'The base model has always seen BOS first, and works worse without it.',
+      'Write it at the start of the first segment.')
 def _no_bos(f):
     bos = f.context.id_of('bos_token')
     if not f.context.adds_bos or bos<0: return [], None
@@ -50,12 +52,15 @@ def masked_eos(self:Facts)->np.ndarray: # Tokens of the batch
     before = _said_before(self)[at]
     return at[(before>=0) & self.trained[before] & (self.ids[before]!=eos)]
 
-@rule('eos-masked', 'error', 'The model is shown where the answer ends, but is not trained to end it: it will not stop.', 'Put EOS into the trained segment.')
+@rule('eos-masked', 'error',
+      'The model is shown where the answer ends, but is not trained to end it: it will not stop.',
+      'Put EOS into the trained segment.')
 def _eos_masked(f):
     return f.tell_at(f.masked_eos, 'EOS after the trained text is masked')
 
 # %% ../nbs/04b_lint_rows.ipynb #a83a24b0
-@rule('no-eos', 'warning', 'A model that is not trained to end its answer does not stop.', 'Write EOS at the end of the last trained segment.')
+@rule('no-eos', 'warning', 'A model that is not trained to end its answer does not stop.',
+      'Write EOS at the end of the last trained segment.')
 def _no_eos(f):
     eos,at = f.context.id_of('eos_token'),np.flatnonzero(f.trained & ~f.context.is_.blank[f.ids])
     if eos<0: return [], None
@@ -84,7 +89,7 @@ def _quoted(f, i, pattern): # (start, end) of a control token that the template 
     written = any(s.data for s in segments) # by a format
     for s in segments:
         for m in pattern.finditer(s.text) if s.special and written==s.data else ():
-            before,after = s.text[:m.start()].rstrip(' '),s.text[m.end():].lstrip(' ')
+            before,after = s.text[max(0, m.start()-200):m.start()].rstrip(' '),s.text[m.end():m.end()+200].lstrip(' ')
             inside = before and after and before[-1]!='\n' and after[0]!='\n' and not before.endswith(cuts) and not after.startswith(cuts)
             if s.data or inside: return at+m.start(), at+m.end()
         at += len(s.text)
@@ -109,11 +114,11 @@ def _special_text(f):
 _looks = re.compile(r'<(?:\|[^\s<>|]{1,40}\||｜[^<>｜\n]{1,40}｜|(?:start|end)_of_turn|bos|eos|pad|unk)>')
 
 def _fakes(f, i): # (start, end) of texts that look special and are not
-    text = f.texts[i]
+    text,row = f.texts[i],RowText(f.batch.rows[i])
     spans = [m.span() for m in _looks.finditer(text) if m[0] not in f.context.cuts]
     if text.startswith('<s>') and '<s>' not in f.context.cuts: spans.append((0,3))
     if text.endswith('</s>') and '</s>' not in f.context.cuts: spans.append((len(text)-4, len(text)))
-    return [o for o in spans if f.batch.rows[i][f.spot(i, *o)[0]].special]
+    return [o for o in spans if row.segments[row.segment_at(o[0])].special]
 
 def _halved(f): # {row: (start, end)} of special tokens that are cut in two
     if f.encoder.boundary=='whole' or not f.context.cuts: return {}
@@ -132,15 +137,18 @@ def _fake_special(f):
     hit = {i:spans[0] for i,t in enumerate(f.texts) if ('<' in t and (spans := _fakes(f, i)))} | _halved(f)
     def tell(i):
         segment,text = f.spot(i, *hit[i])
-        return segment, f'this is no token of its own: {text}'
+        return segment, f'not a single token of this vocabulary: {text}'
     return list(hit), tell
 
 # %% ../nbs/04b_lint_rows.ipynb #3deee638
-@rule('pad-eos', 'error', 'The trainer masks every pad token, and with it the EOS that would teach the model to stop.', 'Give special_tokens a pad_token of its own.')
+@rule('pad-eos', 'warning',
+      'A trainer that masks pad tokens by their id masks EOS with them, and the model does not learn to stop.',
+      'Give special_tokens a pad_token of its own.')
 def _pad_eos(f):
     eos,tok = f.context.id_of('eos_token'),f.encoder.tok
     if not f.context.masks_pad or eos<0 or f.context.id_of('pad_token')!=eos: return [], None
-    return f.tell_at(np.flatnonzero((f.ids==eos) & f.trained), f'the pad token is EOS, {tok.eos!r}, and will be masked here')
+    at = np.flatnonzero((f.ids==eos) & f.trained)
+    return f.tell_at(at, f'the pad token is EOS, {tok.eos!r}, and may be masked here')
 
 # %% ../nbs/04b_lint_rows.ipynb #92f81127
 @rule('new-tokens', 'error', 'The base model never saw this token, and without its embedding being trained it stays random.',
@@ -151,7 +159,10 @@ def _new_tokens(f):
     return f.tell_at(np.flatnonzero(f.ids>=base), 'a token that is new to the model, whose embedding is not trained')
 
 # %% ../nbs/04b_lint_rows.ipynb #2771387c
-@rule('double-eos', 'warning', 'The answer is ended twice, and the model learns an end token where it will have stopped already.', 'Write one of them; axolotl\'s formats do under boundary: split.')
+@rule('double-eos', 'warning',
+      'The answer is ended twice, and the model learns an EOS token where it will have stopped already.',
+      'Write one of them; axolotl\'s formats do under boundary: split.',
+      advice=lambda c: c.encoder.boundary=='split' and 'Write one of them.')
 def _double_eos(f):
     tok = f.encoder.tok
     ends = [i for t,i in control_tokens(tok).items() if t==tok.eos or _ends.search(t)]
@@ -170,7 +181,8 @@ def unknown_token(
     if model.get('unk_id') is not None: return model['vocab'][model['unk_id']][0]
     return model.get('unk_token')
 
-@rule('unknown', 'warning', 'The model reads, or learns to write, the unknown token in place of the text.', 'Replace these characters, or use a tokenizer that has them.')
+@rule('unknown', 'error', 'The model reads, or learns to write, the unknown token in place of the text.',
+      'Replace these characters, or use a tokenizer that has them.')
 def _unknown(f):
     name = unknown_token(f.encoder.tok)
     if not name: return [], None
@@ -194,7 +206,8 @@ def normalized(
     parts = re.split(f'({"|".join(map(re.escape, fixed))})', text) if fixed else [text]
     return ''.join(o if o in fixed else change(o).replace('▁', ' ') if '▁' not in o else change(o) for o in parts)
 
-@rule('normalised', 'note', 'The model is trained on other characters than the data has.', 'Nothing, if these characters do not matter; otherwise write them as the tokenizer does.')
+@rule('normalised', 'note', 'The model is trained on other characters than the data has.',
+      'Nothing, if these characters do not matter; otherwise write them as the tokenizer does.')
 def _normalised(f):
     tok = f.encoder.tok
     if not normalizer_kinds(tok): return [], None
@@ -205,12 +218,97 @@ def _normalised(f):
         return segment, f'the tokenizer changes {shown} to {visible(new[at:at+12])}'
     return [i for i,t in enumerate(f.texts) if normalized(tok, t)!=t], tell
 
+# %% ../nbs/04b_lint_rows.ipynb #92f81201
+@rule('empty-completion', 'warning', 'The model learns to answer this prompt with nothing.',
+      'Write the answer, or remove the row.')
+def _empty_completion(f):
+    said = f.trained & ~f.context.is_.blank[f.ids] & (f.ids!=f.context.id_of('eos_token'))
+    n = np.bincount(f.row_of[said], minlength=len(f.n))
+    found = np.flatnonzero((f.n_trained>0) & (f.n_trained<f.n) & (n==0))
+    return f.tell_at(np.flatnonzero(f.trained & np.isin(f.row_of, found)), 'the trained text is only EOS or whitespace')
+
+@rule('turn-without-eos', 'warning', 'A model that is not trained to end this answer goes on to write the next question.',
+      'Write EOS at the end of every trained answer.')
+def _turn_without_eos(f):
+    eos,tok = f.context.id_of('eos_token'),f.encoder.tok
+    if eos<0 or len(f.ids)<2: return [], None
+    last = np.flatnonzero(f.trained[:-1] & ~f.trained[1:] & (f.row_of[:-1]==f.row_of[1:]))
+    last = last[f._running[f.starts[f.row_of[last]+1]]>f._running[last+1]] # of answers before the last one
+    ends = [eos, *(i for t,i in control_tokens(tok).items() if _ends.search(t))]
+    said = np.maximum.accumulate(np.where(f.context.is_.blank[f.ids], -1, np.arange(len(f.ids))))[last]
+    last = last[(said<f.starts[f.row_of[last]]) | f.trained[said] & ~np.isin(f.ids[said], ends)]
+    def new_turn(t):
+        if f.context.is_.special[f.ids[t+1]]: return f.ids[t+1]!=eos
+        return tok.spell(f.ids[t+1:t+4]).lstrip(b' ')[:1] in (b'\n', b'\r')
+    return f.tell_at(np.array([t for t in last.tolist() if new_turn(t)], np.int64), f'this answer does not end in {tok.eos!r}')
+
+# %% ../nbs/04b_lint_rows.ipynb #92f81205
+_odd = dict(
+    crlf=re.compile('\r'),
+    broken=re.compile('[\0\ufffd]|[ÂÃ][\x80-\xbf]|â(?:\x80[\x80-\xbf]|€[\u0152\u0153\u017d\u02dc\u2018-\u203a\u2122¦\x9d])|ð(?:Ÿ|\x9f)'),
+    invisible=re.compile('[\u200b\u2060\ufeff]|(?<=[A-Za-z0-9])[\u200c\u200d]|[\u200c\u200d](?=[A-Za-z0-9])'))
+
+def _tell_text(f, kind, what): # what a rule returns that finds places in the text
+    pattern,maybe = _odd[kind],[(i,t) for i,t in enumerate(f.texts) if not t.isascii() or '\r' in t or '\0' in t]
+    hit = {i:m for i,t in maybe if (m := pattern.search(t))}
+    def tell(i):
+        segment,text = f.spot(i, *hit[i].span())
+        return segment, f'{what(hit[i][0])}: {text}'
+    return list(hit), tell
+
+@rule('crlf', 'warning', 'The model learns Windows line ends, which prompts at inference will not have.',
+      'Replace "\\r\\n" by "\\n" in the data.')
+def _crlf(f): return _tell_text(f, 'crlf', lambda o: 'a carriage return')
+
+@rule('broken-text', 'warning', 'The text was damaged when it was read or written, and the model learns the damage.',
+      'Read the source again in its own encoding, most likely UTF-8.')
+def _broken_text(f):
+    names = {'\0':'a NUL character', '\ufffd':'the replacement character U+FFFD'}
+    return _tell_text(f, 'broken', lambda o: names.get(o, 'text read in a wrong encoding'))
+
+@rule('invisible-text', 'warning', 'A character that nobody sees changes the tokens around it.',
+      'Remove it from the data.')
+def _invisible_text(f):
+    return _tell_text(f, 'invisible', lambda o: 'a byte order mark' if o=='\ufeff' else 'a zero-width character')
+
+# %% ../nbs/04b_lint_rows.ipynb #92f81209
+def _can_drop(tok): # may it leave characters out?
+    model = tok.spec['model']
+    fallback = model.get('byte_fallback') and '<0x00>' in model.get('vocab', {})
+    known = unknown_token(tok)
+    return tok.rewrites and not fallback and not (known and tok.backend.token_to_id(known) is not None)
+
+@patch
+def drops(self:Facts,
+    c:str, # One character
+)->bool:
+    "Does the tokenizer leave this character out?"
+    known = self.context.__dict__.setdefault('dropped', {})
+    if c not in known:
+        t = self.encoder.tok.variant(prefix=False)
+        left = t.normalizer.normalize_str(c) if t.normalizer else c
+        known[c] = bool(left.strip()) and self.encoder.tok.spell(t.encode(c).ids).decode(errors='replace').strip()==''
+    return known[c]
+
+@rule('dropped-text', 'error', 'The model is trained on a text with holes.',
+      'Replace these characters, or use a tokenizer that has them.')
+def _dropped(f):
+    if not _can_drop(f.encoder.tok): return [], None
+    hit = {i:o for i,t in enumerate(f.texts) if (o := [c for c in set(t) if f.drops(c)])}
+    def tell(i):
+        at = min(f.texts[i].index(c) for c in hit[i])
+        segment,text = f.spot(i, at, at+1)
+        return segment, f'the tokenizer has no token for this character and leaves it out: {text}'
+    return list(hit), tell
+
 # %% ../nbs/04b_lint_rows.ipynb #92c8df34
-@rule('untrained', 'warning', 'The row costs time and teaches nothing.', 'Set "label": true on the segments to be learned, or remove the row.')
+@rule('untrained', 'warning', 'The row costs time and teaches nothing.',
+      'Set "label": true on the segments to be learned, or remove the row.')
 def _untrained(f): return np.flatnonzero(f.n_trained==0), lambda i: (None, f'none of its {f.n[i]:,} tokens is trained')
 
 # %% ../nbs/04b_lint_rows.ipynb #6522838c
-@rule('all-trained', 'warning', 'The prompt takes its share of the loss, and the model learns to write prompts too.', 'Set train_on_inputs: false.')
+@rule('all-trained', 'warning', 'The prompt takes its share of the loss, and the model learns to write prompts too.',
+      'Set train_on_inputs: false.')
 def _all_trained(f):
     def masked(i): return next((j for j,s in enumerate(f.batch.rows[i]) if s.text and not s.label), None)
     def tell(i):
@@ -218,7 +316,9 @@ def _all_trained(f):
     return [i for i in np.flatnonzero(f.n_trained==f.n) if masked(i) is not None], tell
 
 # %% ../nbs/04b_lint_rows.ipynb #eb30f986
-@rule('user-trained', 'warning', 'The model learns to write the other side of the conversation, and to go on where it should stop.', 'Mask the turns of the user.')
+@rule('user-trained', 'warning',
+      'The model learns to write the other side of the conversation, and to go on where it should stop.',
+      'Mask the turns of the user.')
 def _user_trained(f):
     begins = [i for t,i in control_tokens(f.encoder.tok).items() if _begins.search(t)]
     if not begins: return [], None
@@ -240,7 +340,9 @@ def _cut(f):
 
 @rule('too-long', 'warning', 'The row is dropped.', 'Raise sequence_len, or shorten the row.', scope='every')
 def _too_long(f):
-    return np.flatnonzero((f.n>0) & (f.kept==0)), lambda i: (None, f'the row has {f.n[i]:,} tokens, more than sequence_len'+(f', {f.context.sequence_len:,}' if f.context.sequence_len else ''))
+    limit = f', {f.context.sequence_len:,}' if f.context.sequence_len else ''
+    def tell(i): return None, f'the row has {f.n[i]:,} tokens, more than sequence_len{limit}'
+    return np.flatnonzero((f.n>0) & (f.kept==0)), tell
 
 @rule('empty', 'warning', 'The row is dropped.', 'Remove it, or find out why it has no text.', scope='every')
 def _empty(f): return np.flatnonzero(f.n==0), lambda i: (None, 'the row has no text')

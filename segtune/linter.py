@@ -174,6 +174,13 @@ def _share(s):
         return None, f'{_percent(odds[i])} of its tokens are trained; nearly all rows have {usual}'
     return np.flatnonzero((odds<bounds[0]) | (odds>bounds[1])), tell
 
+# %% ../nbs/04c_linter.ipynb #ed2d5c71
+@rule('tokenizer-settings', 'note', 'With this setting the same text would not always have the same tokens.',
+      'Nothing, unless other programs use the tokenizer with it.', scope='set')
+def _settings(s):
+    notes = getattr(s, 'notes', ())
+    return np.flatnonzero(s.alive)[:bool(notes)], lambda i: (None, '; '.join(notes))
+
 # %% ../nbs/04c_linter.ipynb #f9b2042d
 severities = ('error','warning','note')
 
@@ -276,6 +283,7 @@ def finish(self:Linter,
     s.alive = s.alive & ~np.isin(np.arange(self.n_rows), own)
     for k in ('whole','prompt','folded'):
         setattr(s, f'held_{k}', np.concatenate([getattr(held, k), getattr(s, k)[own]]))
+    s.notes = self.context.encoder.tok.notes
     s.held_place = lambda k: held.place(k) if k<len(held.whole) else s.place(own[k-len(held.whole)])
     self._of_set = Counter(),[]
     for r in self.rules:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from .segments import ConfigError
 from .stats import by_source, length_histogram, round_step, row_stats, share_histogram, totals
-from .view import _label_edges, _legend, as_row, special_ids, view_css
+from .tokenizer import special_ids
+from .view import as_row, edge_legend, label_edges, legend, view_css
 
 # %% ../nbs/03d_report.ipynb #e575eed8
 def varints(
@@ -76,7 +77,7 @@ class TokenFacts:
 
     def crossed(self, row)->np.ndarray: # Tokens with a label change inside
         "Which tokens reach across a label change."
-        edges,spans = np.array(_label_edges(row.segments)),np.asarray(row.spans).reshape(-1, 2)
+        edges,spans = np.array(label_edges(row.segments)),np.asarray(row.spans).reshape(-1, 2)
         return np.flatnonzero(np.searchsorted(edges, spans[:,0], 'right') < np.searchsorted(edges, spans[:,1], 'left'))
 
 # %% ../nbs/03d_report.ipynb #3999bad4
@@ -138,7 +139,7 @@ def _examples_html(rule, k, found, place, shown, n=5): # the first findings of a
     name = lambda i: f'row {i:,}{escape(" · "+place(i)) if place(i) else ""}'
     link = lambda i: f'<a href="#row={i}">{name(i)}</a>' if i<shown else name(i)
     items = ''.join(f'<li>{link(f[0])}{f" segment {f[2]}" if f[2]>=0 else ""}: {escape(f[3])}</li>' for f in own[:n])
-    mends = ''.join(f'<p><b>Mend:</b> {escape(m)}</p>' for m in list(dict.fromkeys(f[4] for f in own if f[4]))[:3])
+    mends = ''.join(f'<p><b>Fix:</b> {escape(m)}</p>' for m in list(dict.fromkeys(f[4] for f in own if f[4]))[:3])
     listed = len({f[0] for f in own if f[0]<shown})
     fewer = f' <span class="soft">of {rule["rows"]:,}; the others are not in this report</span>' if listed<rule['rows'] else ''
     button = f'<button data-rule="{k}">Show {"this row" if listed==1 else f"these {listed:,} rows"}</button>' if listed else ''
@@ -228,8 +229,8 @@ def _script_json(o): return json.dumps(o, ensure_ascii=False, separators=(',',':
 def _asset(name): return (files('segtune')/'data'/'report'/name).read_text(encoding='utf-8')
 
 def _legend_all(): # every sign, with its kind
-    kinds = ['trained','masked','special','added','space','newline','piece','crossed']
-    return ''.join(f'<span data-kind="{k}">{html}</span>' for k,(html,_) in zip(kinds, _legend)) + '<span data-kind="edge"><span class="sg-edge">2</span> segment 2 begins</span>'
+    signs = {k:html for k,(html,_) in legend.items()} | {'edge':edge_legend(2)}
+    return ''.join(f'<span data-kind="{k}">{html}</span>' for k,html in signs.items())
 
 # %% ../nbs/03d_report.ipynb #c6931d4c
 def write_report(

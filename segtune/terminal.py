@@ -7,7 +7,7 @@ __all__ = ['token_text', 'row_lines', 'print_row', 'tokens_table']
 
 # %% ../nbs/03a_terminal.ipynb #88a14776
 from itertools import groupby
-from .view import RowView, counts, fold
+from .view import RowView, counts, fold, printable
 
 # %% ../nbs/03a_terminal.ipynb #a3735592
 def token_text(
@@ -49,7 +49,7 @@ def row_lines(
 ): # Yields `rich.text.Text`
     "A row as lines for a terminal."
     from rich.text import Text
-    head = ' · '.join(o for o in (view.place, counts(view.tokens)) if o)
+    head = ' · '.join(o for o in (printable(view.place), counts(view.tokens)) if o)
     yield Text(head, 'bold', overflow='fold')
     for folded,part in fold(view.tokens, view.limit):
         if folded and only!='trained': yield Text(f'{"":12}╎ … {len(part):,} masked tokens …', 'dim italic')
@@ -58,8 +58,10 @@ def row_lines(
             if only=='all' or (only=='trained')==trained: yield from _block(list(g), width)
 
 # %% ../nbs/03a_terminal.ipynb #a1312770
-_signs = [('▁ space added by the tokenizer', lambda t: any(k=='added' for _,k in t.shown)), ('· space', lambda t: '·' in t.text), ('⏎ newline', lambda t: '⏎' in t.text),
-          ('₁₂ pieces of a character', lambda t: any(k=='piece' for _,k in t.shown)), ('⟦ ⟧ reaches across a label change', lambda t: t.n_crossed)]
+_signs = [('▁ space added by the tokenizer', lambda t: any(k=='added' for _,k in t.shown)),
+          ('· space', lambda t: '·' in t.text), ('⏎ newline', lambda t: '⏎' in t.text),
+          ('₁₂ pieces of a character', lambda t: any(k=='piece' for _,k in t.shown)),
+          ('⟦ ⟧ reaches across a label change', lambda t: t.n_crossed)]
 
 def print_row(
     view:RowView, # From `show`
@@ -84,5 +86,7 @@ def tokens_table(
     from rich.table import Table
     out = Table('token', box=None, padding=(0,2,0,0))
     for name in ('label','id','segment','characters'): out.add_column(name, justify='right')
-    for t in tokens: out.add_row(token_text(t), str(t.label), str(t.id), '' if t.segment is None else str(t.segment), '{}–{}'.format(*t.span) if t.span else '')
+    for t in tokens:
+        where = '' if t.segment is None else str(t.segment), '{}–{}'.format(*t.span) if t.span else ''
+        out.add_row(token_text(t), str(t.label), str(t.id), *where)
     return out
