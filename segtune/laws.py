@@ -133,10 +133,11 @@ def _apart(tok, inside, lefts, rights): # is a text always cut between such a le
 
 def _ready(tok): # (pattern of safe cuts, added tokens, those after which a text surely begins anew), made once
     if not hasattr(tok, '_safe'):
-        found = [pattern for inside,pattern,*sides in _cuts if _apart(tok, inside, *sides)]
         added = tok.spec['added_tokens']
+        moved = bool(tok.spec['normalizer']) and any(t['normalized'] for t in added) # may hold a space put before them
+        found = [pattern for inside,pattern,*sides in _cuts if not moved and _apart(tok, inside, *sides)]
         texts = [t['content'] for t in added]
-        odd = any(t['rstrip'] or t['lstrip'] or t['single_word'] for t in added)
+        odd = moved or any(t['rstrip'] or t['lstrip'] or t['single_word'] for t in added)
         def alone(t): # can no other token overlap it, or hold it?
             inner = re.fullmatch(r'<[^<>\s]+>', t['content']) and not t['normalized']
             return inner and not any(re.search('[<>]', u) and not re.fullmatch('<[^<>]*>', u) for u in texts)

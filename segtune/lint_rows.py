@@ -148,7 +148,7 @@ def _pad_eos(f):
     eos,tok = f.context.id_of('eos_token'),f.encoder.tok
     if not f.context.masks_pad or eos<0 or f.context.id_of('pad_token')!=eos: return [], None
     at = np.flatnonzero((f.ids==eos) & f.trained)
-    return f.tell_at(at, f'the pad token is EOS, {tok.eos!r}, and may be masked here')
+    return f.tell_at(at, f'the pad token is EOS, {tok.eos!r}, and will be masked here')
 
 # %% ../nbs/04b_lint_rows.ipynb #92f81127
 @rule('new-tokens', 'error', 'The base model never saw this token, and without its embedding being trained it stays random.',
@@ -224,7 +224,9 @@ def _normalised(f):
 def _empty_completion(f):
     said = f.trained & ~f.context.is_.blank[f.ids] & (f.ids!=f.context.id_of('eos_token'))
     n = np.bincount(f.row_of[said], minlength=len(f.n))
-    found = np.flatnonzero((f.n_trained>0) & (f.n_trained<f.n) & (n==0))
+    def answer(i): return ''.join(s.text for s in f.batch.rows[i] if s.label).replace(f.encoder.tok.eos or '', '')
+    maybe = np.flatnonzero((f.n_trained>0) & (f.n_trained<f.n) & (n==0))
+    found = [i for i in maybe.tolist() if not answer(i).strip()]
     return f.tell_at(np.flatnonzero(f.trained & np.isin(f.row_of, found)), 'the trained text is only EOS or whitespace')
 
 @rule('turn-without-eos', 'warning', 'A model that is not trained to end this answer goes on to write the next question.',

@@ -22,6 +22,7 @@ segments = st.lists(st.builds(Segment, texts, st.booleans(), st.just(True), st.j
 # some of them read literally, some out of data
 mixed = st.lists(st.builds(Segment, texts, st.booleans(), st.sampled_from([True, True, False]), st.booleans(), st.just('')), max_size=6)
 quick = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+fewer = settings(quick, max_examples=40)
 every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
 
 
@@ -171,7 +172,7 @@ every_variation = pytest.mark.parametrize('name', [*tokenizer_names, *_variation
 
 
 @every_variation
-@quick
+@fewer
 @given(batch=st.lists(bit_rows, min_size=1, max_size=4))
 def test_the_prompt_law_and_its_quick_rule_find_what_the_plain_law_finds(name, batch):
     "At every edge, for every boundary, however the law goes about it."
@@ -212,7 +213,7 @@ def test_laws_and_lint_take_a_row_of_very_many_segments(name, texts):
 
 
 @every_variation
-@quick
+@fewer
 @given(parts=st.lists(st.sampled_from(bits), max_size=12))
 def test_safe_cuts_change_no_token(name, parts):
     tok, text = variation(name), ''.join(parts)

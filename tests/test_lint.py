@@ -1,5 +1,7 @@
 "Lint: spoilt data sets give exactly the findings written beside them, clean ones give none, and the quick checks agree with the laws."
 import json
+import pickle
+from functools import reduce
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 
 from segtune.encode import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, text_law
-from segtune.lint import Context, Facts, apply_rule, rules
-from segtune.linter import Linter, repeats, summary
+from segtune.lint import Context, Facts, apply_rule, lint_context, rules
+from segtune.linter import Linter, repeats, share_bounds, summary
 from segtune.packaged import bundled, packaged_path
 from segtune.prepare import fit
 from segtune.segments import Segment, read_jsonl, row2segments
@@ -27,10 +29,16 @@ pieces = ['[UNK]', 'the', 'quick', 'qu', '##ick', 'brown', 'fox', 'lazy', 'jumps
 wordpiece = dict(version='1.0', added_tokens=[], normalizer=dict(type='Lowercase'), pre_tokenizer=dict(type='Whitespace'), decoder=None,
                  model=dict(type='WordPiece', vocab={o: i for i, o in enumerate(pieces)}, unk_token='[UNK]', continuing_subword_prefix='##', max_input_chars_per_word=100))
 
+few_letters = dict(version='1.0', added_tokens=[], normalizer=None, decoder=None, pre_tokenizer=dict(type='Metaspace', replacement='▁', prepend_scheme='never', split=True),
+                   model=dict(type='BPE', vocab={o: i for i, o in enumerate('▁helot')}, merges=[]))
+padding = dict(strategy='BatchLongest', direction='Right', pad_to_multiple_of=None, pad_id=0, pad_type_id=0, pad_token='<unk>')
+
 
 def tokenizer(name, names=None):
     "One of the bundled tokenizers, GPT-2's with a normalizer, or nine pieces of words"
     if name == 'wordpiece': return FastTokenizer(wordpiece)
+    if name == 'few-letters': return FastTokenizer(few_letters)
+    if name == 'dropout': return FastTokenizer({**make_tokenizer('mistral').spec, 'padding': padding}, make_tokenizer('mistral').names, adds_bos=True)
     t = make_tokenizer(name.removesuffix('-nfc'))
     spec = {**t.spec, 'normalizer': {'type': 'NFC'}} if name.endswith('-nfc') else t.spec
     return FastTokenizer(spec, {**t.names, **(names or {})}, source=t.source, adds_bos=t.adds_bos)
@@ -104,12 +112,11 @@ def test_text_and_label_rules_are_the_laws(name, batch):
 @quick
 @given(batch=st.lists(rows, min_size=1, max_size=4))
 def test_the_prompt_rule_is_the_law(name, batch):
-    "Every row that breaks the law is found. Among many spaces an inserted one may not show in the prompt; such a row breaks the text law."
-    if make_tokenizer(name).rewrites: return
+    "Exactly the rows that break the law are found."
     for boundary in boundaries:
         f = facts(name, batch, boundary)
-        found, broken = rows_of('prompt-mismatch', f), {o.row for o in prompt_law(f.encoder, f.batch)}
-        assert broken <= found and found-broken <= rows_of('added-text', f)
+        alive = set(np.flatnonzero(f.alive).tolist())
+        assert rows_of('prompt-mismatch', f) == {o.row for o in prompt_law(f.encoder, f.batch)} & alive
 
 
 # The linter
@@ -249,3 +256,66 @@ def test_cut_rows_are_compared_as_they_are_trained():
     assert linter.counts == {'cut': 2, 'duplicate': 1, 'train-eval-overlap': 2}
     trained = (batch.labels[:30] != -100).sum()
     assert np.allclose(linter._seen.odds, np.log((trained+.5)/(30-trained+.5)))
+
+
+# One linter from many
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(batches=st.lists(st.lists(st.sampled_from(range(12)), max_size=4), min_size=1, max_size=5), cut=st.integers(0, 5), n=st.integers(1, 3))
+def test_linters_of_parts_merge_to_the_linter_of_all(batches, cut, n):
+    "However the parts are joined; and asking again changes nothing."
+    own, exact = Encoder(mistral, 'axolotl', axolotl_type=True), Encoder(mistral, 'axolotl')
+    kinds = [qa(1), qa(2), qa(1, 'No.'), [], [Segment('Hi\r\n', True)], [Segment('<s>a ', False), Segment('b', True)]]
+    def of(k, part):
+        encoder, linter = (own, exact)[k % 2], Linter(own, n_examples=n)
+        places = [f'f{k}:{i}' for i in range(len(part))]
+        return linter.add(encoder.encode([kinds[o % 6] for o in part]), places, encoder=encoder)
+    def joined(some): return reduce(lambda a, b: a.merge(b), some)
+    whole = Linter(own, n_examples=n)
+    for k, part in enumerate(batches):
+        encoder = (own, exact)[k % 2]
+        whole.add(encoder.encode([kinds[o % 6] for o in part]), [f'f{k}:{i}' for i in range(len(part))], encoder=encoder)
+    parts = [pickle.loads(pickle.dumps(of(k, part))) for k, part in enumerate(batches)]
+    left, right = parts[:cut], parts[cut:]
+    both = joined([joined(o) for o in (left, right) if o])
+    report = whole.report()
+    assert both.report() == report == whole.report() == both.report()
+
+
+def test_silence_knows_the_ids_of_earlier_versions():
+    encoder = Encoder(mistral, 'axolotl')
+    linter = Linter(encoder, silence=['text', 'leak', 'share', 'answers', 'prompt']).add(encoder.encode([qa(1)]))
+    assert linter.finish() == [] and 'train-eval-overlap' not in {r.id for r in linter.rules}
+
+
+def test_spaces_of_axolotls_own_types_are_one_warning_and_others_an_error():
+    for own, level, n in ((True, 'warning', 1), (False, 'error', 3)):
+        encoder = Encoder(mistral, 'axolotl', axolotl_type=own)
+        report = Linter(encoder).add(encoder.encode([qa(i) for i in range(50)])).report()
+        assert [(r['id'], r['severity'], r['rows'], len(r['examples'])) for r in report['rules']] == [('added-text', level, 50, n)]
+        assert report['severities'][level] == 1
+
+
+@pytest.mark.parametrize('boundary', boundaries)
+def test_no_fix_names_a_setting_that_is_made(boundary):
+    rows = [[Segment('<s>Hello ', False), Segment('there', True, tie='fresh'), Segment(' and\nso', False), Segment('on', True)],
+            [Segment('<s>a ', False), Segment('b</s></s>', True), Segment(' ', False), Segment(' c', True)]]
+    encoder = Encoder(mistral, boundary)
+    findings = Linter(encoder).add(encoder.encode(rows)).finish()
+    assert findings and not [o for o in findings if boundary == 'split' and 'boundary: split' in o.mend]
+
+
+def test_an_outlier_is_far_from_the_others():
+    usual = np.log(np.array([.541]*200+[.545, .5, .6])/(1-np.array([.541]*200+[.545, .5, .6])))
+    low, high = share_bounds(usual)
+    assert low < usual.min() and usual.max() < high < np.log(.95/.05) and low > np.log(.05/.95)
+
+
+def test_setting_the_key_that_a_fix_names_silences_it():
+    tok = load_tokenizer(bundled('mistral-v0.1'), {'pad_token': '</s>'}, ['<new>'])
+    rows = [[Segment('<s>Q: <new>\nA:', False), Segment(' yes</s>', True)]]
+    def found(**config):
+        context = lint_context(tok, mistral, **config)
+        return {o.rule for o in Linter(Encoder(tok), **context).add(Encoder(tok).encode(rows)).finish()}
+    assert found(adapter='lora', special_tokens={'pad_token': '</s>'}) == {'new-tokens', 'pad-eos'}
+    assert found(adapter='lora', lora_modules_to_save=['embed_tokens', 'lm_head'], special_tokens={'pad_token': '<unk>'}) == set()
