@@ -401,12 +401,12 @@ def _stretches(f, edges): # (start, end, prompts to check inside, is all of it t
         ends = [o for o in inside.get(k, ()) if o<b and (o in loose or first<o)]
         yield a, b, ends, first<b and opens[-1]>=b
 
-def _checks(f, edges, most=2048): # (pieces of a prompt's end, pieces of the row there); None: too long to say
+def _checks(f, edges, most=2048): # (pieces of a prompt, pieces of the row there, all of them?); None: too long to say
     tok,row = f.encoder.tok,RowText(f.batch.rows[edges[0].row])
     for a,b,ends,whole in _stretches(f, edges):
         if b-a>most: yield None; return
         got = row2pieces(tok, row.cut(a, b), f.encoder.boundary, a)
-        for p in [*ends, b] if whole else ends: yield row2pieces(tok, row.cut(a, p), 'whole', a), got
+        for p in [*ends, b] if whole else ends: yield row2pieces(tok, row.cut(a, p), 'whole', a), got, whole and p==b
 
 # %% ../nbs/04_lint.ipynb #8ada3e43
 def _ids_of(tok, pieces): # (text, prefix, special) of all pieces -> ids
@@ -420,8 +420,8 @@ def _ids_of(tok, pieces): # (text, prefix, special) of all pieces -> ids
 
 def _flat(pieces, ids): return [i for p in pieces for i in ids[p.text, p.prefix, p.special]]
 
-def _agree(want, got): # True: a prompt's end is what the row has; False: it is not; None: the law must say
-    if got[:len(want)]==want: return True
+def _agree(want, got, whole): # True: a prompt's end is what the row has; False: it is not; None: the law must say
+    if (got if whole else got[:len(want)])==want: return True
     return False if any(a!=b for a,b in zip(want, got)) else None
 
 def _first_broken(f, checks): # [True: a prompt breaks here; None: the law must say; False: all is well] for each row
@@ -429,9 +429,9 @@ def _first_broken(f, checks): # [True: a prompt breaks here; None: the law must 
     todo,size = list(range(len(checks))),1
     while todo: # most rows that break do so at their first edge
         part = {i:list(islice(checks[i], size)) for i in todo}
-        ids = _ids_of(f.encoder.tok, [p for each in part.values() for o in each if o for side in o for p in side])
+        ids = _ids_of(f.encoder.tok, [p for each in part.values() for o in each if o for side in o[:2] for p in side])
         for i,each in part.items():
-            agree = [o and _agree(*(_flat(side, ids) for side in o)) for o in each]
+            agree = [o and _agree(_flat(o[0], ids), _flat(o[1], ids), o[2]) for o in each]
             found[i] = next((True if o is False else None for o in agree if not o), False)
         todo,size = [i for i,each in part.items() if len(each)==size and found[i] is False],4*size
     return found
@@ -444,9 +444,10 @@ _at_the_start = 'Put whitespace at the start of a segment rather than at the end
 def _prompt(f):
     rows = {i:list(g) for i,g in groupby(f.edges, lambda e: e.row)}
     found = dict(zip(rows, _first_broken(f, [_checks(f, edges) for edges in rows.values()])))
-    unsure = [i for i,breaks in found.items() if breaks is None]
+    plain = not f.encoder.tok.rewrites and f.encoder.tok.reprefixes!='all' # of other tokenizers nothing is sure
+    unsure = [i for i,breaks in found.items() if breaks is None or breaks and not plain]
     asked = {unsure[o.row] for o in prompt_law(f.encoder, f.again(unsure))} if unsure else set()
     def tell(i):
         first = prompt_law(f.encoder, f.again([i]))[0]
         return first.segment, first.message.rstrip('.')
-    return [i for i,breaks in found.items() if breaks or i in asked], tell
+    return [i for i,breaks in found.items() if i in asked or breaks and plain], tell
