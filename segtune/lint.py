@@ -444,10 +444,13 @@ _at_the_start = 'Put whitespace at the start of a segment rather than at the end
 def _prompt(f):
     rows = {i:list(g) for i,g in groupby(f.edges, lambda e: e.row)}
     found = dict(zip(rows, _first_broken(f, [_checks(f, edges) for edges in rows.values()])))
-    plain = not f.encoder.tok.rewrites and f.encoder.tok.reprefixes!='all' # of other tokenizers nothing is sure
-    unsure = [i for i,breaks in found.items() if breaks is None or breaks and not plain]
+    usual = not f.encoder.tok.rewrites and f.encoder.tok.reprefixes!='all' # of other tokenizers nothing is sure
+    def sure(i): # among many spaces an added one may not show
+        text = f.texts[i]
+        return usual and '  ' not in text and '▁' not in text and all(e.right.tie!='fresh' for e in rows[i])
+    unsure = [i for i,breaks in found.items() if breaks is None or breaks and not sure(i)]
     asked = {unsure[o.row] for o in prompt_law(f.encoder, f.again(unsure))} if unsure else set()
     def tell(i):
         first = prompt_law(f.encoder, f.again([i]))[0]
         return first.segment, first.message.rstrip('.')
-    return [i for i,breaks in found.items() if i in asked or breaks and plain], tell
+    return [i for i,breaks in found.items() if i in asked or breaks and sure(i)], tell

@@ -22,7 +22,7 @@ segments = st.lists(st.builds(Segment, texts, st.booleans(), st.just(True), st.j
 # some of them read literally, some out of data
 mixed = st.lists(st.builds(Segment, texts, st.booleans(), st.sampled_from([True, True, False]), st.booleans(), st.just('')), max_size=6)
 quick = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-fewer = settings(quick, max_examples=40)
+fewer = settings(quick, max_examples=12, derandomize=True)
 every_tokenizer = pytest.mark.parametrize('name', tokenizer_names)
 
 
@@ -200,12 +200,12 @@ def test_prompts_through_a_word_after_a_special_token_are_named():
 @pytest.mark.parametrize('name', ['mistral', 'gpt2'])
 @pytest.mark.parametrize('texts', [('Q{}: ', 'yes {}\n'), ('ab', 'c'), (' ', ' '), ('Q{}\n', ' A{}</s>\n')])
 def test_laws_and_lint_take_a_row_of_very_many_segments(name, texts):
-    "30,000 segments in one row; in the square of them it would be hours."
-    row = [Segment(t.format(k), label) for k in range(15_000) for t, label in zip(texts, (False, True))]
+    "12,000 segments in one row; in the square of them it would be hours."
+    row = [Segment(t.format(k), label) for k in range(6_000) for t, label in zip(texts, (False, True))]
     for boundary in boundaries:
         encoder = Encoder(make_tokenizer(name), boundary)
         batch = encoder.encode([row], spans=True)
-        assert len(label_law(encoder, batch)) <= 30_000 and len(text_law(encoder, batch)) <= 1
+        assert len(label_law(encoder, batch)) <= 12_000 and len(text_law(encoder, batch)) <= 1
         broken = prompt_law(encoder, batch)
         found = Linter(encoder).add(batch).finish()
         assert bool(broken) == any(o.rule == 'prompt-mismatch' for o in found)
