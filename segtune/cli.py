@@ -26,12 +26,17 @@ def _version(wanted):
 @app.callback()
 def _options(version:Annotated[bool, typer.Option('--version', help='Print the version', callback=_version, is_eager=True)]=False): pass
 
+def _own_traceback(e): # of a format function of the user's, where one raised
+    if e.__cause__ is None: return ''
+    from segtune.functions import user_traceback
+    return user_traceback(e).rstrip()
+
 def main():
     "Run the command line; 0: fine, 1: the run failed, 2: a mistake in the config or data."
     for f in (sys.stdout, sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # file names need not be UTF-8
     try: app()
-    except SegtuneError as e: code,message = 2,str(e)
+    except SegtuneError as e: code,message = 2,'\n'.join(filter(None, [str(e), _own_traceback(e)]))
     except KeyboardInterrupt: code,message = 130,'interrupted'
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,6 +75,8 @@ def _tell_prepared(project):
         for n in s.rows.notes: print(f'note: {n}', file=sys.stderr)
     _tell('train', project.prepared)
     if project.held: _tell('held out', project.held)
+    for s in [*project.sources, *project.held_sources]: # what a format did that a user might not expect
+        for n in s.format.notes: print(f'note: {s.name}: {n}', file=sys.stderr)
 
 def _tell(name, p):
     if int(os.environ.get('RANK') or 0): return # one process of several speaks
