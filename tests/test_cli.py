@@ -91,11 +91,11 @@ def test_one_row_and_every_row_can_be_shown(project):
 
 def test_lint_can_stop_the_run(project):
     r = segtune(project, 'preprocess', 'config.yml', '--set', 'on_lint=error')
-    assert r.returncode == 1 and 'error text: 500 rows' in r.stdout and 'on_lint' in r.stderr
+    assert r.returncode == 1 and 'warning added-text: 500 rows' in r.stdout and 'on_lint' in r.stderr
     clean = ['--set', 'on_lint=error', '--set', 'boundary=split']
     r = segtune(project, 'preprocess', 'config.yml', *clean)
-    assert r.returncode == 1 and 'error leak: 450 rows' in r.stdout, 'all rows are alike, those that are held out too'
-    assert segtune(project, 'preprocess', 'config.yml', *clean, '--set', 'lint_silence=[leak]').returncode == 0
+    assert r.returncode == 1 and 'error train-eval-overlap: 450 rows' in r.stdout, 'all rows are alike, those that are held out too'
+    assert segtune(project, 'preprocess', 'config.yml', *clean, '--set', 'lint_silence=[train-eval-overlap]').returncode == 0
     assert segtune(project, 'preprocess', 'config.yml', *clean, '--set', 'val_set_size=0').returncode == 0
 
 
@@ -111,9 +111,10 @@ def test_lint(project):
     assert (r.returncode, r.stdout) == (0, 'lint: nothing found\n')
     r = segtune(project, 'lint', 'config.yml', '--json')
     report = json.loads(r.stdout)['train']
-    assert r.returncode == 1 and report['severities'] == {'error': 2, 'warning': 3, 'note': 0}
+    assert r.returncode == 1 and report['severities'] == {'error': 1, 'warning': 4, 'note': 0}
     assert {o['id']: o['rows'] for o in report['rules']} == {'added-text': 500, 'train-eval-overlap': 450, 'edge-space': 500, 'prompt-mismatch': 500, 'duplicate': 449}
-    assert report['rules'][0]['examples'][0] | {'message': ''} == {'row': 0, 'place': 'output.jsonl:1', 'segment': 1, 'message': ''}
+    added = next(o for o in report['rules'] if o['id'] == 'added-text')
+    assert added['examples'][0] | {'message': ''} == {'row': 0, 'place': 'output.jsonl:1', 'segment': 1, 'message': ''}
     r = segtune(project, 'lint', 'config.yml', '--set', 'lint_silence=[duplicates]')
     assert r.returncode == 2 and "lint_silence: there is no lint rule 'duplicates'. Did you mean 'duplicate'?" in r.stderr
 
@@ -147,7 +148,7 @@ def test_new_tokens_matter_only_to_an_earlier_adapter(project):
 def test_inspect(project):
     r = segtune(project, 'inspect', 'config.yml', '--row', '17', '--row', '3')
     assert r.returncode == 0 and re.findall(r'output\.jsonl:(\d+) ', r.stdout) == ['18', '4']
-    assert r.stdout.count('error text:') == 2 and '\x1b' not in r.stdout
+    assert r.stdout.count('warning added-text:') == 2 and '\x1b' not in r.stdout
     r = segtune(project, 'inspect', 'config.yml', '--row', '17', '--diff', 'split')
     assert '3 differ' in r.stdout and r.stdout.count('▁hi') == 1
     assert len(re.findall(r'output\.jsonl:\d+ ', segtune(project, 'inspect', 'config.yml', '--random', '5', '--seed', '1').stdout)) == 5
@@ -206,3 +207,82 @@ def test_usage():
     assert segtune('.', '--version').stdout.strip().count('.') == 2
     assert segtune('.', 'preprocess', 'absent.yml').returncode == 2
     assert segtune('.', 'preprocessed').returncode == 2
+
+
+# ---- one program, one rule for paths, one message for a mistake
+
+def test_check(project):
+    "notes and mistakes of the config alone; no data, no tokenizer, no model"
+    (project/'output.jsonl').unlink()
+    r = segtune(project, 'check', 'config.yml', '--set', 'wandb_project=x', '--set', 'base_model=org/nowhere')
+    assert (r.returncode, r.stderr) == (0, '') and 'ignored: wandb_project' in r.stdout and 'no mistakes' in r.stdout
+    assert os.listdir(project/'mistralai') and not (project/'last_run_prepared').exists()
+    (project/'odd.yml').write_text('base_model: m\ndatasets:\n  - path: a\n    type: alpaca\n    roles: [x]\nrl: dpo\nsequence_len: x\n')
+    r = segtune(project, 'check', 'odd.yml', '--json')
+    told = json.loads(r.stdout)
+    assert (r.returncode, r.stderr, told['ok'], told['notes']) == (2, '', False, [])
+    assert [(o['key'], o['line']) for o in told['errors']] == [('datasets.0.roles', 5), ('rl', 6), ('sequence_len', 7)]
+    r = segtune(project, 'check', 'odd.yml')
+    assert r.returncode == 2 and r.stderr.count('odd.yml:') == 3 and 'Traceback' not in r.stderr
+    assert json.loads(segtune(project, 'check', 'absent.yml', '--json').stdout)['ok'] is False
+
+
+def test_python_m_segtune(project):
+    r = subprocess.run([sys.executable, '-m', 'segtune', 'formats', 'alpaca'], cwd=project, capture_output=True, text=True)
+    assert r.returncode == 0 and 'instruction' in r.stdout
+
+
+def test_what_cannot_be_split_is_told_by_preprocess_as_by_train(project):
+    (project/'output.jsonl').write_text(json.dumps(hello)+'\n')
+    for command in ('preprocess', 'train'):
+        r = segtune(project, command, 'config.yml', '--set', 'val_set_size=1')
+        assert r.returncode == 2 and 'val_set_size' in r.stderr and 'Traceback' not in r.stderr
+
+
+def prepared_rows(folder, *args):
+    "Tokens and labels on disk, of the training rows and of the held-out ones"
+    from datasets import load_from_disk
+    r = segtune(folder, 'preprocess', *args)
+    assert r.returncode == 0, r.stderr
+    paths = re.findall(r'^(?:train|held out): (.*) \(', r.stdout, re.MULTILINE)
+    return [[(o['input_ids'], o['labels']) for o in load_from_disk(str(folder/p))] for p in paths]
+
+
+@pytest.mark.parametrize('name', ['e.jsonl', 'e.jsonl.gz', 'there/e.jsonl'])
+def test_eject_gives_the_same_tokens_for_held_out_rows_too_from_any_directory(project, name):
+    (project/'there').mkdir()
+    (project/'a.jsonl').write_text(json.dumps(dict(instruction='Name a colour.', output='Blue.'))+'\n')
+    (project/'b.jsonl').write_text(json.dumps(dict(instruction='Name a fruit.', output='Pear.'))+'\n')
+    (project/'config.yml').write_text('base_model: mistralai/Mistral-7B-v0.1\ntrain_on_inputs: true\nboundary: axolotl\ndatasets: [{path: a.jsonl, type: alpaca}]\n'
+                                      'test_datasets: [{path: b.jsonl, type: alpaca}]\nsequence_len: 64\n')
+    r = segtune(project, 'eject', 'config.yml', '-o', name, '--set', 'sequence_len=128')
+    assert r.returncode == 0, r.stderr
+    new = name.replace('.gz', '').replace('.jsonl', '.yml')
+    assert 'sequence_len: 128' in (project/new).read_text(), 'what was set on the command line stays'
+    rows = prepared_rows(project, new)
+    assert rows == prepared_rows(project, 'config.yml', '--set', 'sequence_len=128') and [len(o) for o in rows] == [1, 1]
+
+
+@pytest.mark.parametrize('out', ['config.yml', 'e', 'e.txt', '.', '.jsonl', 'nowhere/e.jsonl', 'output.jsonl', ''])
+def test_eject_overwrites_nothing(project, out):
+    before = {f: (project/f).read_bytes() for f in ('config.yml', 'output.jsonl')}
+    r = segtune(project, 'eject', 'config.yml', '-o', out)
+    assert r.returncode == 2 and 'Traceback' not in r.stderr and r.stderr
+    assert before == {f: (project/f).read_bytes() for f in before} and sorted(os.listdir(project)) == ['config.yml', 'mistralai', 'output.jsonl']
+
+
+@pytest.mark.parametrize('args', [['formats', 'os.getcwd'], ['formats', 'alpaca:nothing'], ['inspect', 'config.yml', '--random', '-3'], ['inspect', 'config.yml', '--seed', '-4'],
+    ['generate', 'config.yml', '--prompt', 'x', '--row', '1'], ['generate', 'config.yml', '--max-new-tokens', '0'], ['preprocess', 'config.yml', '--set', 'seed=[1'],
+    ['preprocess', '.'], ['preprocess', 'config.yml', '--set', 'datasets.0.path="a\\0b"'], ['train', 'config.yml', '--set', 'resume_from_checkpoint=nowhere'],
+    ['preprocess', 'config.yml', '--debug-num-examples', '-1']])
+def test_odd_arguments_end_in_one_message(project, args):
+    r = segtune(project, *args)
+    assert r.returncode == 2 and r.stderr and 'Traceback' not in r.stderr
+
+
+def test_file_names_that_are_no_text(project):
+    "a name that is not UTF-8 can be printed"
+    os.rename(os.fsencode(project/'output.jsonl'), os.fsencode(project/'output')+b'\xff.jsonl')
+    (project/'config.yml').write_text(published.replace('output.jsonl', '"*.jsonl"'))
+    r = segtune(project, 'preprocess', 'config.yml', '--debug', PYTHONUTF8='1')
+    assert r.returncode in (0, 2) and 'Traceback' not in r.stderr
