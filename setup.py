@@ -46,7 +46,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=find_packages(include=["segtune", "segtune.*"]),
-    package_data={"segtune": ["data/**"]},
+    package_data={"segtune": ["assets/**"]},
     include_package_data=True,
     install_requires=words("requirements"),
     extras_require=extras(),

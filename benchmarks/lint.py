@@ -11,11 +11,11 @@ import time
 from functools import partial
 from itertools import cycle, islice
 
-from segtune.encode import Encoder
-from segtune.linter import Linter
-from segtune.packaged import bundled
+from segtune.data.stdlib import stdlib_rows
+from segtune.encoder import Encoder
+from segtune.lint.linter import Linter
+from segtune.models import bundled
 from segtune.segments import Segment
-from segtune.stdlib import stdlib_rows
 from segtune.tokenizer import load_tokenizer
 
 

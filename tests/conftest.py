@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 from hypothesis import settings
 
-from segtune.packaged import bundled
+from segtune.models import bundled
 from segtune.tokenizer import FastTokenizer, load_tokenizer
 
 # CI tries the same examples every time, so that a change is judged by what it changed; anyone's own machine tries new ones

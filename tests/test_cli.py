@@ -8,7 +8,7 @@ from glob import glob
 
 import pytest
 
-from segtune.packaged import bundled
+from segtune.models import bundled
 
 hello = {'segments': [{'label': True, 'text': '<s>Hello\n'}, {'label': True, 'text': 'hi there!. '},
                       {'label': False, 'text': 'goodbye '}, {'label': True, 'text': 'farewell</s>'}]}

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_goldens import CASES, row_format, tokenizer
 
-from segtune.eject import eject, eject_batch, shown
-from segtune.encode import Encoder, format_encoder
-from segtune.formats import example_format, find_format, formats
-from segtune.packaged import bundled
+from segtune.data.eject import eject, eject_batch, shown
+from segtune.encoder import Encoder, format_encoder
+from segtune.formats.find import example_format, find_format, formats
+from segtune.models import bundled
 from segtune.segments import SegtuneError, row2segments
 from segtune.tokenizer import load_tokenizer
 

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from segtune.encode import format_encoder
-from segtune.formats import example_format, find_format, formats
+from segtune.encoder import format_encoder
+from segtune.formats.find import example_format, find_format, formats
+from segtune.formats.templates import chat_templates
 from segtune.laws import label_law, prompt_law, text_law
-from segtune.linter import Linter
-from segtune.packaged import bundled
+from segtune.lint.linter import Linter
+from segtune.models import bundled
 from segtune.segments import ConfigError, DataError, SegtuneError
-from segtune.templates import chat_templates
 from segtune.tokenizer import FastTokenizer, load_tokenizer
 
 TOKENIZERS = ["mistral-v0.1", "mistral-v0.1-chatml", "gpt2"]
@@ -259,7 +259,7 @@ def test_a_function_of_the_users(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fmt = find_format("my_formats_for_test.qa", TOK["gpt2"])
     assert [(s.text, s.label) for s in fmt(dict(q="1+1?", a="2"))] == [("Q: 1+1?\nA:", False), (" 2", True)]
-    code = "from segtune.formats import find_format; print(find_format('my_formats_for_test.qa').identity['code'])"
+    code = "from segtune.formats.find import find_format; print(find_format('my_formats_for_test.qa').identity['code'])"
     def identity(): return subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     before = identity()
     assert identity() == before
@@ -327,7 +327,7 @@ def test_a_jinja_file_is_found_beside_the_config(tmp_path):
 # ---- what changes from day to day, or never ends
 
 def test_the_date_that_a_template_reads_is_part_of_the_identity_and_noted(monkeypatch):
-    from segtune import formats as module
+    from segtune.formats import find as module
     class Day(module.date):
         shown = "2024-07-26"
         @classmethod
@@ -356,7 +356,7 @@ def test_a_template_that_cannot_be_compiled_is_the_configs_mistake(template):
 def test_a_template_cannot_run_for_ever_in_any_thread(monkeypatch):
     from threading import Thread
 
-    from segtune import sandbox
+    from segtune.formats import sandbox
     monkeypatch.setattr(sandbox, "max_seconds", 0.3)
     loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     caught = []
@@ -471,7 +471,7 @@ def test_rows_of_wrong_tokens_are_named(change, message):
 # ---- a user's function
 
 def _identity(folder, name="mine.qa", **options):
-    code = f"from segtune.formats import find_format; f = find_format({name!r}, beside={str(folder)!r}, **{options!r}); print(f.identity, f.notes)"
+    code = f"from segtune.formats.find import find_format; f = find_format({name!r}, beside={str(folder)!r}, **{options!r}); print(f.identity, f.notes)"
     return subprocess.run([sys.executable, "-B", "-c", code], cwd=folder.parent, capture_output=True, text=True, check=True).stdout
 
 BASE = "def qa(row): return [(row['q'], False), (row['a'], True)]\n"
@@ -511,7 +511,7 @@ def test_two_configs_may_have_functions_of_one_name(tmp_path):
     assert [find_format("twin_formats.f", beside=tmp_path / n)({})[0].text for n in "ab"] == ["aa", "bb"]
 
 def test_a_function_that_raises_names_both_lines_and_keeps_its_traceback(tmp_path):
-    from segtune.functions import user_traceback
+    from segtune.formats.functions import user_traceback
     (tmp_path / "raising_formats.py").write_text("def f(row):\n    return [(row['q'].upper(), True)]\n")
     with pytest.raises(DataError, match=r"^d\.jsonl:9: the function 'raising_formats.f' raised KeyError: 'q' in raising_formats.py, line 2\.") as e:
         find_format("raising_formats.f", beside=tmp_path)({}, "d.jsonl", 9)

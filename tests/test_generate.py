@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from segtune.encode import Encoder
-from segtune.packaged import bundled
+from segtune.encoder import Encoder
+from segtune.models import bundled
 from segtune.segments import ConfigError, DataError, MissingError, RunError, Segment
 from segtune.tokenizer import load_tokenizer
 
@@ -34,23 +34,23 @@ def rows(encoder): return [segments(q, a, encoder.tok.eos) for q, a in PAIRS.ite
 
 @pytest.fixture(scope="session")
 def prompts(encoder, rows):
-    from segtune.generate import row_prompt
+    from segtune.training.generate import row_prompt
     return [row_prompt(encoder, r) for r in rows]
 
 @pytest.fixture(scope="session")
 def adapter(encoder, rows, tmp_path_factory):
-    from segtune.train import train
+    from segtune.training.run import train
     out = tmp_path_factory.mktemp("adapter") / "out"
     train(TINY, prepared(encoder, rows), output_dir=out, **OPTIONS)
     return out
 
 @pytest.fixture(scope="session")
 def loaded(adapter):
-    from segtune.generate import load_adapter
+    from segtune.training.generate import load_adapter
     return load_adapter(adapter)
 
 def answers(loaded, prompts, **how):
-    from segtune.generate import generate
+    from segtune.training.generate import generate
     return generate(*loaded, prompts, **{"max_new_tokens": 12, **how})
 
 
@@ -58,7 +58,7 @@ def answers(loaded, prompts, **how):
 
 @pytest.mark.parametrize("boundary", ["split", "axolotl"])
 def test_a_rows_prompt_is_its_beginning(boundary):
-    from segtune.generate import row_prompt
+    from segtune.training.generate import row_prompt
     tok = load_tokenizer(bundled("mistral-v0.1"))
     enc = Encoder(tok, boundary)
     for row in ([Segment("<s>Q: ", False), Segment("caf\u00e9 \U0001f600\n", False), Segment("A", True), Segment(" more", False)],
@@ -68,18 +68,18 @@ def test_a_rows_prompt_is_its_beginning(boundary):
         if boundary == "split": assert tok.spell(ids).decode().endswith("".join(s.text for s in row[:2]).removeprefix("<s>"))
 
 def test_a_token_over_the_edge_is_named():
-    from segtune.generate import row_prompt
+    from segtune.training.generate import row_prompt
     enc = Encoder(load_tokenizer(bundled("gpt2")), "whole")
     with pytest.raises(DataError, match=r"rows.jsonl:3 does not begin with the tokens of its prompt: token 1 is ' goodbye' in the row and ' good' in the prompt alone. Set boundary: split"):
         row_prompt(enc, [Segment("Say good", False), Segment("bye", True)], "rows.jsonl:3")
 
 def test_there_must_be_a_prompt(encoder):
-    from segtune.generate import row_prompt, text_prompt
+    from segtune.training.generate import row_prompt, text_prompt
     with pytest.raises(DataError, match="begins with trained text"): row_prompt(encoder, [Segment("", False), Segment("a", True)])
     with pytest.raises(DataError, match="empty"): text_prompt(encoder.tok, "")
 
 def test_a_typed_prompt_is_encoded_as_written():
-    from segtune.generate import text_prompt
+    from segtune.training.generate import text_prompt
     tok = load_tokenizer(bundled("mistral-v0.1"))
     assert text_prompt(tok, "<s>Hello\nhi") == [1, 22557, 13, 5365] and tok.spell(text_prompt(tok, "a  b\n")) == b" a  b\n"
 
@@ -116,8 +116,8 @@ def test_settings_of_the_base_model_do_not_leak_in(loaded, prompts):
     assert loaded[0].get_base_model().generation_config is conf
 
 def test_compare_answers_as_base_and_as_tuned(loaded, prompts):
-    from segtune.adapt import load_base
-    from segtune.generate import compare
+    from segtune.training.generate import compare
+    from segtune.training.model import load_base
     both = compare(*loaded, prompts, max_new_tokens=12)
     assert [c.tuned for c in both] == answers(loaded, prompts)
     assert [c.base for c in both] == answers((load_base(TINY), loaded[1]), prompts)
@@ -127,8 +127,8 @@ def test_compare_answers_as_base_and_as_tuned(loaded, prompts):
 # ---- measuring, loading, merging
 
 def test_evaluate_measures_both(loaded, encoder, rows):
-    from segtune.adapt import load_base
-    from segtune.generate import evaluate
+    from segtune.training.generate import evaluate
+    from segtune.training.model import load_base
     data, model, total, n = prepared(encoder, rows), load_base(TINY), 0.0, 0
     for r in data:
         logp = model(torch.tensor([r["input_ids"]])).logits[0].log_softmax(-1)
@@ -142,8 +142,8 @@ def test_evaluate_measures_both(loaded, encoder, rows):
                                   dict(lora_modules_to_save=["embed_tokens"]), dict(special_tokens=dict(pad_token="<|fill|>")), dict(lora_target_linear=False, lora_target_modules=r".*\.layers\.[01]\..*_proj")],
                          ids=lambda o: next(iter(o)))
 def test_what_is_loaded_is_what_was_trained(rows, tmp_path, more):
-    from segtune.generate import evaluate, load_adapter, merge
-    from segtune.train import train
+    from segtune.training.generate import evaluate, load_adapter, merge
+    from segtune.training.run import train
     names = {k: more[k] for k in ("tokens", "special_tokens") if k in more}
     enc = Encoder(load_tokenizer(TINY, names.get("special_tokens"), names.get("tokens", ())))
     mine = rows[:2] + [[Segment("<|note|>Say it:", False), Segment(" so<|end|>", True)]] if "tokens" in more else rows
@@ -160,7 +160,7 @@ def test_what_is_loaded_is_what_was_trained(rows, tmp_path, more):
 def test_a_merged_model_is_an_ordinary_one(adapter, loaded, prompts, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     out = merge(adapter, tmp_path / "merged")
     model, tok = AutoModelForCausalLM.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
     text = loaded[1].spell(prompts[0]).decode()
@@ -173,12 +173,12 @@ def test_a_merged_model_is_an_ordinary_one(adapter, loaded, prompts, tmp_path):
 def test_weights_are_merged_in_the_base_models_format(adapter, tmp_path):
     from safetensors.torch import load_file
 
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     assert {str(o.dtype) for o in load_file(merge(adapter, tmp_path / "a") / "model.safetensors").values()} == {"torch.float32"}
     assert {str(o.dtype) for o in load_file(merge(adapter, tmp_path / "b", dtype="bfloat16") / "model.safetensors").values()} == {"torch.bfloat16"}
 
 def test_an_adapter_finds_its_base_model(adapter, tmp_path):
-    from segtune.generate import load_adapter
+    from segtune.training.generate import load_adapter
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(Path(TINY).resolve())
     moved = Path(shutil.copytree(adapter, tmp_path / "out"))
     conf = json.loads((moved / "adapter_config.json").read_text())
@@ -187,14 +187,14 @@ def test_an_adapter_finds_its_base_model(adapter, tmp_path):
     load_adapter(moved, base_model=TINY)
 
 def test_training_goes_on_from_an_adapter(adapter, encoder, rows, tmp_path):
-    from segtune.train import train
+    from segtune.training.run import train
     result = train(TINY, prepared(encoder, rows), output_dir=tmp_path, eval_set=prepared(encoder, rows), **{**OPTIONS, "max_steps": 2, "learning_rate": 1e-6}, lora_model_dir=adapter)
     assert result.eval_before < 1 and "q_proj" in result.trainable["modules"]
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
-    from segtune import adapt
-    from segtune.generate import load_adapter, rouge
-    from segtune.train import train
+    from segtune.training import model as adapt
+    from segtune.training.generate import load_adapter, rouge
+    from segtune.training.run import train
     with pytest.raises(RunError, match="Run segtune train first"): load_adapter(tmp_path)
     monkeypatch.setattr(adapt, "find_spec", lambda o: None)
     with pytest.raises(MissingError, match=r"pip install 'segtune\[train\]'"): train(TINY, None, output_dir=tmp_path)

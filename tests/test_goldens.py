@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from segtune.encode import format_encoder
-from segtune.formats import find_format
-from segtune.packaged import bundled
-from segtune.prepare import Count, batches
+from segtune.data.prepare import Count, batches
+from segtune.encoder import format_encoder
+from segtune.formats.find import find_format
+from segtune.models import bundled
 from segtune.project import Project
 from segtune.segments import SegtuneError
 from segtune.tokenizer import load_tokenizer

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segtune import laws
-from segtune.encode import Encoder, boundaries
+from segtune.encoder import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, safe_cuts, text_law
-from segtune.lint import Context, Facts, apply_rule, rules
-from segtune.linter import Linter
+from segtune.lint.linter import Linter
+from segtune.lint.rules import Context, Facts, apply_rule, rules
 from segtune.segments import Segment, merge_segments
 from segtune.tokenizer import FastTokenizer
 

@@ -1,4 +1,4 @@
-"The house is one-way: a notebook imports only from notebooks with smaller numbers, and start-up stays light."
+"The house is one-way, in the reading order that _quarto.yml declares; rooms that stand side by side stay apart; start-up stays light."
 import ast
 import json
 import re
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "segtune"
@@ -23,24 +24,40 @@ def default_exp(nb):
     m = re.match(r"#\|\s*default_exp\s+(\S+)", next(iter(code_cells(nb)), ""))
     return m and m[1]
 
+def pages(node):
+    "Every page of a part of the sidebar, in order"
+    if isinstance(node, str): yield node
+    elif isinstance(node, list):
+        for o in node: yield from pages(o)
+    elif isinstance(node, dict): yield from pages(node.get("contents", []))
+
 def notebooks():
-    "Exported notebooks in reading order: 01_ before 01a_ before 02_"
-    return {default_exp(o): o for o in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"), key=lambda p: p.name) if default_exp(o)}
+    "Exported notebooks in the reading order that the site's sidebar declares"
+    config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    paths = [ROOT / "nbs" / o for o in pages(config["website"]["sidebar"])]
+    return {default_exp(o): o for o in paths if default_exp(o)}
 
 ORDER = list(notebooks())
+ROOMS = {"look", "lint", "training"}   # side by side: none of them imports another
 
 def imports(src, module=""):
-    "Every dotted name that `src` imports, wherever the statement stands; relative ones are resolved in segtune"
+    "Every dotted name that `src` imports, wherever the statement stands; relative ones are resolved from `module`"
+    above = ["segtune", *module.split(".")[:-1]] if module else ["segtune"]
     for node in ast.walk(ast.parse(src)):
         if isinstance(node, ast.Import): yield from (o.name for o in node.names)
         if not isinstance(node, ast.ImportFrom): continue
-        base = ".".join(filter(None, ["segtune" if node.level else "", node.module or ""]))
+        package = above[:len(above) - node.level + 1] if node.level else []
+        base = ".".join(filter(None, [*package, node.module or ""]))
         yield base
         yield from (f"{base}.{o.name}" for o in node.names)
 
 def ours(names):
     "The modules of segtune among imported names"
-    return {o.split(".")[1] for o in names if o.startswith("segtune.") and o.split(".")[1] in ORDER}
+    return {m for o in names for m in ORDER if o == f"segtune.{m}" or o.startswith(f"segtune.{m}.")}
+
+def source(module):
+    "The exported source of a module"
+    return (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
 
 def without_magics(src):
     "Cell source that Python can parse; a cell magic is no Python at all"
@@ -54,25 +71,36 @@ def test_the_parsers_see_what_they_should():
     assert "segtune.view" in set(imports(without_magics("!ls\n%time\nfiles = !ls\nfrom segtune.view import table")))
 
 def test_every_module_has_its_notebook():
-    modules = {o.relative_to(PACKAGE).with_suffix("").as_posix() for o in PACKAGE.rglob("*.py")} - {"__init__", "_modidx"}
+    files = [o for o in PACKAGE.rglob("*.py") if o.name not in ("__init__.py", "_modidx.py")]
+    modules = {o.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for o in files}
     assert modules == set(ORDER), "a module without a notebook, or a notebook that was not exported"
 
 @pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_lower_numbers(module):
+def test_a_module_imports_only_what_comes_before_it(module):
     lower = set(ORDER[:ORDER.index(module)])
-    found = ours(imports((PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
-    assert found <= lower, f"segtune/{module}.py imports {sorted(found - lower)}, which do not come before it"
+    found = ours(imports(source(module), module))
+    assert found <= lower, f"segtune.{module} imports {sorted(found - lower)}, which do not come before it"
 
 @pytest.mark.parametrize("module", ORDER)
-def test_a_notebook_imports_only_lower_numbers(module):
+def test_a_notebook_imports_only_what_comes_before_it(module):
     lower = set(ORDER[:ORDER.index(module)])
     found = ours(o for src in code_cells(notebooks()[module]) for o in imports(without_magics(src)))
     assert found <= lower, f"{notebooks()[module].name} imports {sorted(found - lower)}, which do not come before it"
 
-def test_nothing_below_adapt_imports_torch():
-    below = ORDER[:ORDER.index("adapt")] if "adapt" in ORDER else ORDER
-    used = {m: {o.split(".")[0] for o in imports((PACKAGE / f"{m}.py").read_text(encoding="utf-8"))} & TORCH for m in below}
-    assert not any(used.values()), f"below adapt nothing may import torch, not even inside a function: {used}"
+@pytest.mark.parametrize("module", [o for o in ORDER if o.split(".")[0] in ROOMS])
+def test_rooms_that_stand_side_by_side_stay_apart(module):
+    room = module.split(".")[0]
+    beside = {o for o in ours(imports(source(module), module)) if o.split(".")[0] in ROOMS - {room}}
+    assert not beside, f"segtune.{module} imports {sorted(beside)}: look, lint and training do not know one another"
+
+def test_every_exported_notebook_is_on_the_site():
+    found = {o for o in (ROOT / "nbs").rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in o.parts and default_exp(o)}
+    assert found == set(notebooks().values()), "a notebook that the sidebar in _quarto.yml does not list"
+
+def test_nothing_before_training_imports_torch():
+    first = next(i for i, o in enumerate(ORDER) if o.startswith("training."))
+    used = {m: {o.split(".")[0] for o in imports(source(m), m)} & TORCH for m in ORDER[:first]}
+    assert not any(used.values()), f"before training nothing may import torch, not even inside a function: {used}"
 
 def loaded_after(code):
     "Which heavy packages a fresh interpreter has loaded after running `code`"

@@ -7,10 +7,10 @@ from conftest import make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segtune.formats import find_format
-from segtune.lineage import find_origin, grep, lineage, load_numbered, look_up, read_batches
-from segtune.prepare import Source, prepare
-from segtune.sources import find_rows
+from segtune.data.lineage import find_origin, grep, lineage, load_numbered, look_up, read_batches
+from segtune.data.prepare import Source, prepare
+from segtune.data.sources import find_rows
+from segtune.formats.find import find_format
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 odd = ['<s>', '</s>', ' ', '  ', '\n', 'é', '東京', '😀', 'Hello', ' there', 'good', 'bye', '.', '<', '▁', '\t']

@@ -11,14 +11,14 @@ from conftest import make_tokenizer, tokenizer_names
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from segtune.encode import Encoder, boundaries
+from segtune.data.prepare import fit
+from segtune.data.stdlib import stdlib_rows
+from segtune.encoder import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, text_law
-from segtune.lint import Context, Facts, apply_rule, lint_context, rules
-from segtune.linter import Linter, repeats, share_bounds, summary
-from segtune.packaged import bundled, packaged_path
-from segtune.prepare import fit
+from segtune.lint.linter import Linter, repeats, share_bounds, summary
+from segtune.lint.rules import Context, Facts, apply_rule, lint_context, rules
+from segtune.models import bundled, packaged_path
 from segtune.segments import Segment, read_jsonl, row2segments
-from segtune.stdlib import stdlib_rows
 from segtune.tokenizer import FastTokenizer, load_tokenizer
 
 data = Path(__file__).parent/'data'/'lint'
@@ -148,7 +148,7 @@ def test_rules_are_complete_records():
 
 def test_every_rule_has_its_section():
     "A reader who looks for the id of a rule on the site finds a heading with it."
-    pages = Path(__file__).parent.parent.glob('nbs/04*.ipynb')
+    pages = Path(__file__).parent.parent.glob('nbs/lint/*.ipynb')
     heads = [line for p in pages for c in json.loads(p.read_text(encoding='utf-8'))['cells'] for line in c['source'] if line.startswith('##')]
     assert [r for r in rules if not any(f'`{r}`' in o for o in heads)] == []
 
@@ -228,7 +228,7 @@ def test_no_rows(): assert summary(Linter(Encoder(mistral)).report()) == ['lint:
 
 def test_windows_of_one_row():
     "Rows that become several keep their places in the text."
-    from segtune.registry import Windows
+    from segtune.formats.base import Windows
     encoder = Encoder(mistral, windows=Windows(8, 0, 1, 0))
     batch = encoder.encode([[Segment('<s>'+'one two three four five six seven eight nine ten', True)]])
     linter = Linter(encoder, n_examples=9).add(batch, ['a:7'])

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from segtune.packaged import bundled
+from segtune.models import bundled
 from segtune.segments import ConfigError, DataError, RunError, SegtuneError
 from segtune.tokenizer import load_tokenizer
 
@@ -22,7 +22,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 def make_base(where, family, tied, dtype="float32"):
     from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-    from segtune.adapt import load_base
+    from segtune.training.model import load_base
     torch.manual_seed(0)
     if family == "llama":
         model = load_base(TINY, overrides_of_model_config=None if tied else dict(tie_word_embeddings=False))
@@ -50,7 +50,7 @@ def base(tmp_path_factory):
 # ---- adapters: random numbers in everything that training may change
 
 def make_adapter(base, out, tokens=(), special_tokens=None, resize=False, **options):
-    from segtune.adapt import adapt, fit_vocabulary, load_base, save_adapter
+    from segtune.training.model import adapt, fit_vocabulary, load_base, save_adapter
     tok = load_tokenizer(base, special_tokens, tokens)
     model = load_base(base, **{k: options.pop(k) for k in ("overrides_of_model_config", "torch_dtype") if k in options})
     new = fit_vocabulary(model, tok, load_tokenizer(base), resize_token_embeddings_to_32x=resize)
@@ -73,8 +73,8 @@ def plain(out):
     return AutoModelForCausalLM.from_pretrained(out, dtype="float32"), AutoTokenizer.from_pretrained(out)
 
 def check(base, tmp_path, moves=True, **how):
-    from segtune.adapt import load_base
-    from segtune.generate import load_adapter, merge
+    from segtune.training.generate import load_adapter, merge
+    from segtune.training.model import load_base
     model, tok = make_adapter(base, tmp_path / "adapter", **how)
     ids = ids_of(tok)
     want = logits(model, ids)
@@ -141,7 +141,7 @@ def stored(out):
 @pytest.mark.parametrize("base_dtype, dtype, want", [("bfloat16", None, "bfloat16"), ("bfloat16", "auto", "bfloat16"), ("float32", "auto", "float32"), ("float16", "auto", "float16"),
                                                      *product(["bfloat16"], ["float32", "fp32"], ["float32"]), ("float32", "bf16", "bfloat16"), ("float32", "float16", "float16")])
 def test_the_number_format_is_the_bases_or_the_one_asked_for_and_rounding_is_said(base, tmp_path, base_dtype, dtype, want):
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     said = []
     model, tok = make_adapter(base(dtype=base_dtype), tmp_path / "a", lora_target_modules=["q_proj", "up_proj"])
     out = merge(tmp_path / "a", tmp_path / "m", dtype=dtype, log=said.append)
@@ -152,13 +152,13 @@ def test_the_number_format_is_the_bases_or_the_one_asked_for_and_rounding_is_sai
     assert gap < 1e-4 if want == "float32" else 0 < gap < .5
 
 def test_an_unknown_number_format_is_named(base, tmp_path):
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     with pytest.raises(ConfigError, match="dtype: expected float32, bfloat16, float16 or auto, got 'int8'"): merge(tmp_path / "a", tmp_path / "m", dtype="int8")
     assert not (tmp_path / "m").exists()
 
 def test_numbers_that_do_not_fit_the_format_are_an_error(base, tmp_path):
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"], lora_alpha=4e9)
     with pytest.raises(RunError, match=r"float16 cannot hold|otherwise"): merge(tmp_path / "a", tmp_path / "m", dtype="float16", log=lambda o: None)
     assert [o.name for o in tmp_path.iterdir()] == ["a"]
@@ -171,7 +171,7 @@ def test_numbers_that_do_not_fit_the_format_are_an_error(base, tmp_path):
 def test_tokenizer_config_and_generation_config_name_the_same_ids(base, tmp_path, special, whole):
     from transformers import GenerationConfig
 
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     make_adapter(base(), tmp_path / "a", special_tokens=special, **(dict(adapter=None) if whole else dict(lora_target_modules=["q_proj"])))
     out = tmp_path / "a" if whole else merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
     model, tok = plain(out)
@@ -184,7 +184,7 @@ def test_tokenizer_config_and_generation_config_name_the_same_ids(base, tmp_path
     assert torch.isfinite(logits(model, torch.tensor([[len(tok) - 1, 5]]))).all()
 
 def test_several_ids_that_end_an_answer_stay(base, tmp_path):
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     several = shutil.copytree(base(), tmp_path / "base")
     (several / "generation_config.json").write_text(json.dumps(dict(eos_token_id=[0, 1], pad_token_id=0, temperature=.6)))
     make_adapter(several, tmp_path / "a", lora_target_modules=["q_proj"])
@@ -202,8 +202,8 @@ def names(d): return sorted(o.name for o in d.iterdir())
 def test_a_checkpoint_merges_as_its_run_does(tmp_path):
     import datasets
 
-    from segtune.generate import load_adapter, merge
-    from segtune.train import train
+    from segtune.training.generate import load_adapter, merge
+    from segtune.training.run import train
     tok = load_tokenizer(TINY, dict(pad_token="<|fill|>"), ["<|note|>"])
     ids = tok.backend.encode("<|note|>Question: what is red?").ids
     data = datasets.Dataset.from_dict(dict(input_ids=[ids], labels=[ids]))
@@ -216,7 +216,7 @@ def test_a_checkpoint_merges_as_its_run_does(tmp_path):
     assert torch.equal(*(logits(plain(tmp_path / f"merged-{o}")[0], ids_of(tok)) for o in ("run", "checkpoint-2")))
 
 def test_a_merge_that_fails_leaves_nothing_in_the_way(base, tmp_path, monkeypatch):
-    from segtune import generate
+    from segtune.training import generate
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj", "embed_tokens"])
     for name, error in (("save_tokenizer", OSError(28, "No space left on device")), ("untie", KeyboardInterrupt()), ("load_base", ConfigError("no"))):
         with monkeypatch.context() as m:
@@ -233,7 +233,7 @@ def test_a_merge_that_fails_leaves_nothing_in_the_way(base, tmp_path, monkeypatc
     assert names(tmp_path) == ["a", "m"]
 
 def test_a_wrong_merge_is_found_out_and_taken_away(base, tmp_path, monkeypatch):
-    from segtune import generate
+    from segtune.training import generate
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj", "embed_tokens"])
     monkeypatch.setattr(generate, "untie", lambda model: False)
     with pytest.raises(RunError, match=r"answers otherwise than base model and adapter.*Nothing was written"): generate.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
@@ -242,7 +242,7 @@ def test_a_wrong_merge_is_found_out_and_taken_away(base, tmp_path, monkeypatch):
 def test_files_that_do_not_hold_the_merged_weights_are_found_out(base, tmp_path, monkeypatch):
     from transformers import PreTrainedModel
 
-    from segtune import generate
+    from segtune.training import generate
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     real = PreTrainedModel.save_pretrained
     def spoil(self, out, *args, **how):
@@ -254,7 +254,7 @@ def test_files_that_do_not_hold_the_merged_weights_are_found_out(base, tmp_path,
     assert names(tmp_path) == ["a"]
 
 def test_what_cannot_be_merged_is_refused_at_once(base, tmp_path):
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     make_adapter(base(), tmp_path / "whole", adapter=None)
     (tmp_path / "empty").mkdir()
@@ -276,7 +276,7 @@ def test_what_cannot_be_merged_is_refused_at_once(base, tmp_path):
     with pytest.raises(RunError, match="is a file"): merge(tmp_path / "a", tmp_path / "file")
 
 def test_another_models_tokenizer_beside_an_adapter_is_refused(base, tmp_path):
-    from segtune.generate import load_adapter, merge
+    from segtune.training.generate import load_adapter, merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     for o in TOKENIZER: shutil.copy(bundled("mistral-v0.1") / o, tmp_path / "a" / o)
     for f in (load_adapter, lambda d: merge(d, tmp_path / "m")):
@@ -284,29 +284,29 @@ def test_another_models_tokenizer_beside_an_adapter_is_refused(base, tmp_path):
     assert not (tmp_path / "m").exists()
 
 def test_tokens_without_a_row_are_refused(base, tmp_path):
-    from segtune.adapt import save_tokenizer
-    from segtune.generate import merge
+    from segtune.training.generate import merge
+    from segtune.training.model import save_tokenizer
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     save_tokenizer(base(), load_tokenizer(base(), tokens=["<|a|>", "<|b|>"]), tmp_path / "a")
     with pytest.raises(RunError, match="has 2 tokens, from id 2048, for which neither the base model nor the adapter has a row"): merge(tmp_path / "a", tmp_path / "m")
 
 def test_an_adapter_without_record_or_tokenizer_merges_over_its_base(base, tmp_path):
-    from segtune.generate import merge
+    from segtune.training.generate import merge
     model, tok = make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj", "lm_head"])
     for o in (*TOKENIZER, "segtune.json"): (tmp_path / "a" / o).unlink()
     merged, _ = plain(merge(tmp_path / "a", tmp_path / "m", log=lambda o: None))
     assert torch.allclose(logits(merged, ids_of(tok)), logits(model, ids_of(tok)), atol=1e-3)
 
 def test_an_adapter_of_another_shape_is_refused(base, tmp_path):
-    from segtune.generate import load_adapter, merge
+    from segtune.training.generate import load_adapter, merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     for f in (lambda: load_adapter(tmp_path / "a", base("gpt2")), lambda: merge(tmp_path / "a", tmp_path / "m", base_model=base("gpt2"))):
         with pytest.raises(RunError, match="does not fit the base model"): f()
     assert not (tmp_path / "m").exists()
 
 def test_a_tokenizer_of_its_own_is_saved_and_merged(tmp_path):
-    from segtune.adapt import adapt, load_base, save_adapter
-    from segtune.generate import merge
+    from segtune.training.generate import merge
+    from segtune.training.model import adapt, load_base, save_adapter
     other = tmp_path / "other"
     other.mkdir()
     for o in TOKENIZER: shutil.copy(TINY / o, other / o)
@@ -324,7 +324,7 @@ def test_a_tokenizer_of_its_own_is_saved_and_merged(tmp_path):
 def test_rows_the_model_cannot_read_are_named_before_the_first_step(base, tmp_path):
     import datasets
 
-    from segtune.train import train
+    from segtune.training.run import train
     def run(ids, name="llama", **how):
         data = datasets.Dataset.from_dict(dict(input_ids=ids, labels=ids))
         return train(base(name), data, output_dir=tmp_path / "out", lora_target_modules=["q_proj" if name == "llama" else "c_attn"], max_steps=1, log=lambda o: None, **how)
@@ -336,7 +336,7 @@ def test_rows_the_model_cannot_read_are_named_before_the_first_step(base, tmp_pa
     run([[7] * 513], overrides_of_model_config=dict(rope_scaling=dict(type="linear", factor=2.0)))
 
 def test_prompts_the_model_cannot_read_are_named_before_generation(base, tmp_path):
-    from segtune.generate import generate, load_adapter
+    from segtune.training.generate import generate, load_adapter
     make_adapter(base("gpt2"), tmp_path / "a", lora_target_modules=["c_attn"])
     model, tok = load_adapter(tmp_path / "a")
     assert len(generate(model, tok, [[5] * 62], max_new_tokens=2)) == 1
@@ -347,13 +347,13 @@ def test_prompts_the_model_cannot_read_are_named_before_generation(base, tmp_pat
 @pytest.mark.parametrize("how", [dict(max_new_tokens=0), dict(max_new_tokens=-1), dict(max_new_tokens=1.5), dict(temperature=-.1), dict(temperature=float("nan")), dict(temperature=float("inf")),
                                  dict(top_p=0), dict(top_p=1.1), dict(seed=-4), dict(seed=2**40), dict(batch_size=0)], ids=str)
 def test_numbers_that_mean_nothing_are_refused_before_generation(base, tmp_path, how):
-    from segtune.adapt import load_base
-    from segtune.generate import generate
+    from segtune.training.generate import generate
+    from segtune.training.model import load_base
     with pytest.raises(ConfigError, match=f"{next(iter(how))}: expected"): generate(load_base(TINY), load_tokenizer(TINY), [[5]], **how)
 
 def test_running_out_of_memory_is_one_sentence(monkeypatch):
-    from segtune.adapt import load_base
-    from segtune.generate import generate
+    from segtune.training.generate import generate
+    from segtune.training.model import load_base
     model = load_base(TINY)
     for error in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), MemoryError()):
         def fail(*args, error=error, **how): raise error
@@ -369,11 +369,11 @@ def test_running_out_of_memory_is_one_sentence(monkeypatch):
     (dict(lora_target_modules=".*q_proj", peft_layers_to_transform=[1]), "peft_layers_to_transform: "), (dict(peft_init_lora_weights="corda"), "peft_init_lora_weights: expected"),
     (dict(lora_r=0), "peft cannot make this adapter"), (dict(lora_target_modules=["act_fn"]), "peft cannot make this adapter")], ids=lambda o: str(o)[:50])
 def test_what_the_adapter_cannot_be_is_said_under_its_own_key(how, field):
-    from segtune.adapt import adapt, load_base
+    from segtune.training.model import adapt, load_base
     with pytest.raises(ConfigError, match=field): adapt(load_base(TINY), **{"lora_target_modules": ["q_proj"], **how})
 
 def test_going_on_from_an_adapter_keeps_what_it_is(base, tmp_path):
-    from segtune.adapt import adapt, fit_vocabulary, load_base
+    from segtune.training.model import adapt, fit_vocabulary, load_base
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     make_adapter(base(), tmp_path / "b", lora_target_modules=["q_proj"], tokens=["<|note|>"])
     def go_on(name, tokens=(), **how):
@@ -389,7 +389,7 @@ def test_going_on_from_an_adapter_keeps_what_it_is(base, tmp_path):
 def test_options_of_lora_without_an_adapter_are_said(tmp_path):
     import datasets
 
-    from segtune.train import train
+    from segtune.training.run import train
     said = []
     data = datasets.Dataset.from_dict(dict(input_ids=[[5, 6]], labels=[[5, 6]]))
     train(TINY, data, output_dir=tmp_path, adapter=None, lora_r=4, lora_target_linear=True, max_steps=1, save_steps=0, log=said.append)
@@ -397,8 +397,8 @@ def test_options_of_lora_without_an_adapter_are_said(tmp_path):
 
 @pytest.mark.parametrize("name", ["segtune/tiny", "bundled:tiny"])
 def test_a_bundled_model_can_be_named(tmp_path, name):
-    from segtune.adapt import load_base
-    from segtune.generate import merge
+    from segtune.training.generate import merge
+    from segtune.training.model import load_base
     assert load_base(name).config.vocab_size == load_tokenizer(name).backend.get_vocab_size()
     make_adapter(name, tmp_path / "a", lora_target_modules=["q_proj"])
     assert plain(merge(tmp_path / "a", tmp_path / "m", log=lambda o: None))[1].eos_token == "<|im_end|>"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from segtune import packaged
-from segtune.packaged import PackagedModel, bundled, bundled_path, cache_dir, install_hint, packaged_models, packaged_path
+from segtune import models as packaged
+from segtune.models import PackagedModel, bundled, bundled_path, cache_dir, install_hint, packaged_models, packaged_path
 from segtune.segments import ConfigError, MissingError
 from segtune.tokenizer import load_tokenizer
 
@@ -236,7 +236,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_ready(small, tmp_path):
     code = f"""if True:
         import os, sys
         sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path / 'lib')!r}]
-        from segtune import packaged
+        from segtune import models as packaged
         packaged.packaged_models['org/Small'] = packaged.PackagedModel('small-pkg', 'small_pkg', '', '')
         arrays = packaged._arrays
         def dying(*args):
@@ -290,7 +290,7 @@ def test_unpacking_needs_no_torch(small, tmp_path):
     code = f"""if True:
         import sys
         sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path / 'lib')!r}]
-        from segtune import packaged
+        from segtune import models as packaged
         packaged.packaged_models['org/Small'] = packaged.PackagedModel('small-pkg', 'small_pkg', '', '')
         assert packaged.packaged_path('org/Small')
         print([o for o in ('torch', 'transformers', 'small_pkg') if o in sys.modules])"""

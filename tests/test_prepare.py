@@ -18,15 +18,15 @@ from conftest import make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segtune.encode import Encoder
-from segtune.findings import prepare_and_lint
-from segtune.formats import find_format
-from segtune.lineage import lineage, look_up, origins, read_rows
-from segtune.linter import Linter
-from segtune.packaged import bundled
-from segtune.prepare import Count, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, split_rows, token_modules
+from segtune.data.findings import prepare_and_lint
+from segtune.data.lineage import lineage, look_up, origins, read_rows
+from segtune.data.prepare import Count, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, split_rows, token_modules
+from segtune.data.sources import Rows, find_rows, read_file
+from segtune.encoder import Encoder
+from segtune.formats.find import find_format
+from segtune.lint.linter import Linter
+from segtune.models import bundled
 from segtune.segments import DataError, Segment
-from segtune.sources import Rows, find_rows, read_file
 from segtune.tokenizer import load_tokenizer
 
 PACKAGE = Path(__file__).resolve().parent.parent/'segtune'
@@ -152,14 +152,15 @@ def copies(tmp_path, n, name='data.jsonl', **options):
 
 def imported_modules(module):
     "Modules of segtune that a module's source imports, also inside functions"
-    out = set()
-    for node in ast.walk(ast.parse((PACKAGE/f'{module}.py').read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').startswith('segtune')):
-            base = (node.module or '').removeprefix('segtune').removeprefix('.')
-            out |= {base} if base else {o.name for o in node.names}
-        if isinstance(node, ast.Import):
-            out |= {o.name.split('.', 1)[1] for o in node.names if o.name.startswith('segtune.')}
-    return {o for o in out if (PACKAGE/f'{o}.py').exists()}
+    above, out = ['segtune', *module.split('.')[:-1]], set()
+    for node in ast.walk(ast.parse((PACKAGE/f'{module.replace(".", "/")}.py').read_text())):
+        if isinstance(node, ast.ImportFrom):
+            package = above[:len(above)-node.level+1] if node.level else []
+            base = '.'.join([*package, *filter(None, [node.module])])
+            out |= {base, *(f'{base}.{o.name}' for o in node.names)}
+        if isinstance(node, ast.Import): out |= {o.name for o in node.names}
+    names = {o.removeprefix('segtune.') for o in out if o.startswith('segtune.')}
+    return {o for o in names if (PACKAGE/f'{o.replace(".", "/")}.py').exists()}
 
 
 def python(code, cwd, path):
@@ -169,11 +170,11 @@ def python(code, cwd, path):
 
 
 # why a module in the closure is not in the fingerprint
-DECIDE_NOTHING = {'packaged': 'finds files, whose contents are in the key', 'cache': 'names and places data'}
+DECIDE_NOTHING = {'models': 'finds files, whose contents are in the key', 'data.cache': 'names and places data'}
 
 
 def test_the_key_covers_every_module_that_prepare_reaches():
-    reached, todo = set(), ['prepare']
+    reached, todo = set(), ['data.prepare']
     while todo:
         module = todo.pop()
         if module in reached or module in DECIDE_NOTHING: continue
@@ -188,9 +189,9 @@ def test_a_change_of_the_code_that_makes_tokens_changes_the_key(tmp_path):
     shutil.copytree(PACKAGE, tmp_path/'one/segtune', ignore=shutil.ignore_patterns('__pycache__', 'tiny'))
     shutil.copytree(tmp_path/'one', tmp_path/'two')
     shutil.copytree(tmp_path/'one', tmp_path/'three')
-    encode = tmp_path/'two/segtune/encode.py'
+    encode = tmp_path/'two/segtune/encoder.py'
     encode.write_text(encode.read_text()+'\n_more = 1\n')
-    moved = tmp_path/'three/segtune/encode.py'
+    moved = tmp_path/'three/segtune/encoder.py'
     moved.write_text(moved.read_text().replace('# %% ../nbs/', '# %% ../nbs/elsewhere/'))
     def key(copy, env=()):
         return python(KEY, tmp_path, tmp_path/copy)
@@ -198,10 +199,10 @@ def test_a_change_of_the_code_that_makes_tokens_changes_the_key(tmp_path):
 
 
 KEY = '''
-from segtune.formats import find_format
-from segtune.packaged import bundled
-from segtune.prepare import Source, key_of, key_parts
-from segtune.sources import find_rows
+from segtune.formats.find import find_format
+from segtune.models import bundled
+from segtune.data.prepare import Source, key_of, key_parts
+from segtune.data.sources import find_rows
 from segtune.tokenizer import load_tokenizer
 sources = [Source(r, find_format('segments')) for r in find_rows('data.jsonl')]
 print(key_of(key_parts(sources, load_tokenizer(bundled('gpt2')))))
@@ -209,7 +210,7 @@ print(key_of(key_parts(sources, load_tokenizer(bundled('gpt2')))))
 
 
 def test_the_fingerprint_is_the_same_from_a_zip_archive(tmp_path):
-    code = f'from segtune.cache import code_fingerprint; print(code_fingerprint({token_modules!r}))'
+    code = f'from segtune.data.cache import code_fingerprint; print(code_fingerprint({token_modules!r}))'
     shutil.make_archive(str(tmp_path/'segtune'), 'zip', PACKAGE.parent, 'segtune')
     def fingerprint(path):
         return python(code, tmp_path, path)
@@ -254,7 +255,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, when, how):
 
 WORK = '''
 import pathlib, sys, time
-from segtune.cache import claimed, whole_or_nothing
+from segtune.data.cache import claimed, whole_or_nothing
 p = pathlib.Path(sys.argv[1])
 with claimed(p), whole_or_nothing(p) as d:
     (d/'x').write_text('x')

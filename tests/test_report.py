@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_site import chromium, css, requested, unavailable
 
-from segtune.encode import Encoder, boundaries
-from segtune.report import TokenFacts, label_runs, packed, varints, write_report
+from segtune.encoder import Encoder, boundaries
+from segtune.look.report import TokenFacts, label_runs, packed, varints, write_report
+from segtune.look.view import as_row, token_segments, view_tokens
 from segtune.segments import Segment
-from segtune.view import as_row, token_segments, view_tokens
 
 Found = namedtuple('Found', 'rule severity row segment message mend')
 parts = ['<s>', '</s>', ' ', '  ', '\n', '\n\n', '\t', '\u200b', '\u0301', 'e\u0301', 'é', '東京', '😀', '❤️', '👨‍👩‍👧', 'שלום', '·', '·', '▁', '⏎', 'Hello', ' there', '</script><b>&amp;', '"', '##ing', '\0', '\x85', '\U000e0041']

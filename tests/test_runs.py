@@ -22,7 +22,7 @@ pytest.importorskip("peft")
 SCRIPT = """
 import json, os, sys, time
 from segtune.segments import SegtuneError
-from segtune.train import train
+from segtune.training.run import train
 import torch
 torch.set_num_threads(1)
 base, data, out, options, pause, setup = sys.argv[1:]
@@ -64,7 +64,7 @@ def wait_for(process, text):
 
 
 def test_two_runs_in_one_directory_are_kept_apart(base, prepared, tmp_path):
-    from segtune.checkpoints import hold_directory
+    from segtune.training.checkpoints import hold_directory
 
     with (
         hold_directory(tmp_path / "out"),
@@ -104,7 +104,7 @@ def test_a_run_told_to_stop_saves_and_says_how_to_go_on(base, prepared, tmp_path
 
 def test_a_run_told_to_stop_before_the_first_step(base, prepared, tmp_path):
     setup = (
-        "import segtune.train as t, signal\ndef stop(*a, **k): signal.raise_signal(signal.SIGTERM)\nt.plan_run = stop"
+        "import segtune.training.run as t, signal\ndef stop(*a, **k): signal.raise_signal(signal.SIGTERM)\nt.plan_run = stop"
     )
     p = start(base, prepared, tmp_path / "out", setup=setup)
     _, err = p.communicate()
@@ -127,8 +127,8 @@ WORSE = dict(
 def held_out(base, adapter, eval_set):
     from peft import PeftModel
 
-    from segtune.adapt import load_base
-    from segtune.trainer import heldout_loss
+    from segtune.training.model import load_base
+    from segtune.training.trainer import heldout_loss
 
     total, n = heldout_loss(PeftModel.from_pretrained(load_base(base), adapter), eval_set)
     return total / n
@@ -423,7 +423,7 @@ def test_rows_without_a_trained_token_name_the_key_that_leaves_them_out(base, tm
 
 
 def usable():
-    from segtune.optimizers import usable_optimizers
+    from segtune.training.optimizers import usable_optimizers
 
     return usable_optimizers()
 
@@ -549,7 +549,7 @@ def test_lora_plus_gives_b_its_own_learning_rate(base, prepared, tmp_path):
 
 
 def test_rows_are_trained_in_the_order_of_the_data(base, prepared, tmp_path):
-    from segtune.train import plan_run, train_options
+    from segtune.training.run import plan_run, train_options
 
     for more in (dict(curriculum_sampling=True), dict(shuffle_merged_datasets=False)):
         plan = plan_run(str(prepared), None, tmp_path, {**train_options(), **more}, log=lambda o: None)
@@ -593,7 +593,7 @@ def test_what_the_model_cannot_read_is_named_before_the_first_step(base, tmp_pat
 
 def test_idle_threads_sleep_unless_told_otherwise():
     code = (
-        "import os, sys; from segtune.train import calm_threads; assert 'torch' not in sys.modules;"
+        "import os, sys; from segtune.training.run import calm_threads; assert 'torch' not in sys.modules;"
         "print(calm_threads(), os.environ['OMP_WAIT_POLICY'])"
     )
     for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):

@@ -188,7 +188,7 @@ def test_a_reader_follows_a_link_from_home(browser, home):
     from selenium.webdriver.support.ui import WebDriverWait
     visit(browser, f"{home}/index.html")
     assert "segtune" in browser.title
-    pages = re.compile(re.escape(home) + r"/(?!index\.html)(guides/)?\w+\.html")
+    pages = re.compile(re.escape(home) + r"/(?!index\.html)([a-z]+/)?\w+\.html")
     links = [o for o in css(browser, "main a[href]") if pages.match(o.get_attribute("href"))]
     assert links, "the home page links to no other page of the site"
     target = links[0].get_attribute("href").split("#")[0]
@@ -199,15 +199,15 @@ def test_a_reader_follows_a_link_from_home(browser, home):
     check_quiet(browser, target)
     assert css(browser, "main h1")[0].text
 
-@pytest.mark.parametrize("page", ["guides/input_output.html", "view.html"])
+@pytest.mark.parametrize("page", ["guides/input_output.html", "look/view.html"])
 def test_a_page_shows_the_token_table(browser, home, page):
     visit(browser, f"{home}/{page}")
     assert css(browser, "main h1")[0].text
     assert token_tables(browser), f"{page} shows no table headed token, label, id"
 
 def test_an_api_page_documents_and_shows_source(browser, home):
-    visit(browser, f"{home}/encode.html")
-    assert css(browser, "main h3#encoder"), "encode.html documents no Encoder"
+    visit(browser, f"{home}/encoder.html")
+    assert css(browser, "main h3#encoder"), "encoder.html documents no Encoder"
     fold = css(browser, "main details.code-fold")[0]
     source = fold.find_element("css selector", "pre")
     assert not source.is_displayed()

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segtune import files as files_module
-from segtune.files import check_unchanged, count_rows, place_name, read_each, read_file, sift, stamp_of
+from segtune.data import files as files_module
+from segtune.data.files import check_unchanged, count_rows, place_name, read_each, read_file, sift, stamp_of
+from segtune.data.sources import find_rows
+from segtune.data.splits import directory_splits
 from segtune.segments import ConfigError, DataError, MissingError, SegtuneError
-from segtune.sources import find_rows
-from segtune.splits import directory_splits
 
 
 def write(path, rows):

@@ -9,9 +9,9 @@ from conftest import make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segtune.encode import Encoder
+from segtune.encoder import Encoder
+from segtune.look.stats import by_source, length_histogram, plot_lengths, plot_shares, plot_sources, row_stats, share_histogram, stats_lines, totals
 from segtune.segments import Segment
-from segtune.stats import by_source, length_histogram, plot_lengths, plot_shares, plot_sources, row_stats, share_histogram, stats_lines, totals
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 rows = st.lists(st.lists(st.booleans(), max_size=30), max_size=25)

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segtune.packaged import bundled
-from segtune.segments import ConfigError, MissingError, read_jsonl, row2segments
-from segtune.stdlib import (
+from segtune.data.stdlib import (
     described_functions,
     first_sentence,
     held_out_modules,
@@ -21,6 +19,8 @@ from segtune.stdlib import (
     stdlib_rows,
     write_stdlib,
 )
+from segtune.models import bundled
+from segtune.segments import ConfigError, MissingError, read_jsonl, row2segments
 
 ROOT = Path(__file__).resolve().parent.parent
 EOS = "<|im_end|>"
@@ -175,7 +175,7 @@ def test_the_space_belongs_to_the_answer(rows, name):
     assert alike <= len(whole) * (0.05 if name == "tiny" else 0), "at the end of the prompt the space would be a token that the row does not have"
 
 def test_nothing_is_imported_and_output_is_reproducible(tmp_path):
-    code = "import sys; from segtune.stdlib import write_stdlib; write_stdlib(sys.argv[1], '</s>'); print([o for o in ('tkinter', 'turtle', 'torch', 'numpy') if o in sys.modules])"
+    code = "import sys; from segtune.data.stdlib import write_stdlib; write_stdlib(sys.argv[1], '</s>'); print([o for o in ('tkinter', 'turtle', 'torch', 'numpy') if o in sys.modules])"
     outs = []
     for seed in "12":
         res = subprocess.run([sys.executable, "-c", code, tmp_path / seed], cwd=ROOT, capture_output=True, text=True, env={"PYTHONHASHSEED": seed, "PATH": ""})

@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtune.segments import ConfigError
-from segtune.trie import batch_cost, best_fit, cut_row, make_pack, make_packs, seen_until, visible
+from segtune.training.trie import batch_cost, best_fit, cut_row, make_pack, make_packs, seen_until, visible
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-from segtune.attention import PackMask, attend_chunks, attend_flex, attend_pieces
-from segtune.loss import chunked_loss, find_head
-from segtune.proof import choose_step, gradient_error
-from segtune.step import StepCollator, find_lm, remove_step, rungs
+from segtune.training.attention import PackMask, attend_chunks, attend_flex, attend_pieces
+from segtune.training.loss import chunked_loss, find_head
+from segtune.training.proof import choose_step, gradient_error
+from segtune.training.step import StepCollator, find_lm, remove_step, rungs
 
 VOCABULARY = 96
 

@@ -4,7 +4,7 @@ from conftest import make_tokenizer, tokenizer_names
 from hypothesis import given, settings
 from test_laws import texts
 
-from segtune.packaged import bundled
+from segtune.models import bundled
 from segtune.tokenizer import as_tokenizer, load_tokenizer
 
 plain = ['Hello there', ' leading', 'trailing ', '  two  spaces', 'line\n\nbreaks\t', 'Café déjà vu', '東京 😀 👍🏽', 'a\u0301', '</s> and <s>', '<|im_start|>user\nhi<|im_end|>\n',

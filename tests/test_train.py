@@ -55,7 +55,7 @@ def prepared(tmp_path_factory):
     return d
 
 def run(base, data, out, log=None, **options):
-    from segtune.train import train
+    from segtune.training.run import train
     lines = []
     return train(base, data, output_dir=out, log=log or lines.append, **{**OPTIONS, **options}), lines
 
@@ -73,8 +73,8 @@ def stopping_at(step):
 # ---- the loss
 
 def test_the_first_loss_is_the_one_computed_by_hand(base, prepared, tmp_path):
-    from segtune.adapt import load_base
-    from segtune.batches import RowOrder
+    from segtune.training.batches import RowOrder
+    from segtune.training.model import load_base
     result, _ = run(base, prepared, tmp_path / "out", max_steps=1)
     model, total, n = load_base(base), 0.0, 0
     for i in RowOrder(10, 7).order(0)[:4]:
@@ -91,8 +91,8 @@ def test_how_a_step_is_dealt_into_batches_does_not_matter(base, prepared, tmp_pa
     assert a.losses == pytest.approx(b.losses, abs=1e-5)
 
 def test_held_out_loss_is_per_token_and_leaves_the_run_alone(base, prepared, tmp_path):
-    from segtune.adapt import load_base
-    from segtune.trainer import heldout_loss
+    from segtune.training.model import load_base
+    from segtune.training.trainer import heldout_loss
     held = rows(ROWS[:5])
     a, _ = run(base, prepared, tmp_path / "a", max_steps=5)
     b, _ = run(base, prepared, tmp_path / "b", max_steps=5, eval_set=held, eval_steps=2)
@@ -115,7 +115,7 @@ def whole(base, prepared, tmp_path_factory):
 SCRIPT = """
 import json, sys, time, torch
 torch.set_num_threads(1)
-from segtune.train import train
+from segtune.training.run import train
 def log(line):
     print(line, flush=True)
     if line.startswith('step'): time.sleep(.15)

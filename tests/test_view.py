@@ -9,9 +9,9 @@ from conftest import make_tokenizer, tokenizer_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segtune.encode import Encoder, boundaries
+from segtune.encoder import Encoder, boundaries
+from segtune.look.view import _line, as_row, char_pieces, fold, show, token_line, token_segments, token_table, view_tokens, visible
 from segtune.segments import Segment
-from segtune.view import _line, as_row, char_pieces, fold, show, token_line, token_segments, token_table, view_tokens, visible
 
 GOLDEN = json.loads((Path(__file__).parent/'data'/'debug_print.json').read_text(encoding='utf-8'))
 forms = dict(plain_line={}, colored_line=dict(color=True), text_only_line=dict(text_only=True), text_only_colored=dict(color=True, text_only=True))

@@ -17,7 +17,7 @@ from check import copy_project, project_files
 pytestmark = pytest.mark.packaging
 SETTINGS = configparser.ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
-TOKENIZER = "data/tokenizers/mistral-v0.1"
+TOKENIZER = "assets/tokenizers/mistral-v0.1"
 ROWS = [
     {"segments": [{"label": True, "text": "<s>Hello\n"}, {"label": True, "text": "hi there!. "},
                   {"label": False, "text": "goodbye "}, {"label": True, "text": "farewell</s>"}]},

@@ -1,10 +1,10 @@
-"""Make segtune/data/tiny: a Llama of a million parameters that has read some Python, for tests and examples.
+"""Make segtune/assets/tiny: a Llama of a million parameters that has read some Python, for tests and examples.
 
     pip install --no-deps chatterbot-corpus==1.3.3
-    python tools/make_tiny_model.py [--out segtune/data/tiny] [--steps 1400]
+    python tools/make_tiny_model.py [--out segtune/assets/tiny] [--steps 1400]
 
 Two idle CPU cores need three to four minutes. It reads the functions of the standard library of the Python that runs it,
-without the modules that segtune.stdlib holds out, and a few hundred English dialogues. Everything is seeded: the same
+without the modules that segtune.data.stdlib holds out, and a few hundred English dialogues. Everything is seeded: the same
 Python, torch and processor give the same file.
 """
 import argparse
@@ -25,7 +25,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from segtune.stdlib import is_held_out, stdlib_files
+from segtune.data.stdlib import is_held_out, stdlib_files
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TOPICS = "tech_support coding computers conversations greetings food trivia science history".split()
@@ -138,7 +138,7 @@ believed.
 
 - **Text.** {n_functions:,} functions of the standard library of Python {python}, up to 1,500 characters each, docstrings
   included, and {n_dialogues:,} short English dialogues from chatterbot-corpus 1.3.3. The modules in
-  `segtune.stdlib.held_out_modules` were left out, so the rows that `segtune.stdlib` holds out are new to it.
+  `segtune.data.stdlib.held_out_modules` were left out, so the rows that `segtune.data.stdlib` holds out are new to it.
 - **Training.** {steps:,} steps of 8 x 256 tokens ({tokens:.1f} million tokens of text, {passes:.1f} times over), three to
   four minutes on two idle CPU cores. Loss on the 2% of the functions kept back: {loss:.2f} nats per token.
 - **Files.** The weights are stored as float16; `config.json` says float32, which is what they are for.
@@ -161,7 +161,7 @@ def save(model, tok, out, facts):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("--out", type=Path, default=ROOT / "segtune" / "data" / "tiny")
+    p.add_argument("--out", type=Path, default=ROOT / "segtune" / "assets" / "tiny")
     p.add_argument("--steps", type=int, default=1400)
     args = p.parse_args()
     torch.set_num_threads(2)

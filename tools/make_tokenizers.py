@@ -1,4 +1,4 @@
-"""Make the Mistral tokenizers in segtune/data/tokenizers from the package mistral-common, or check that they are equal.
+"""Make the Mistral tokenizers in segtune/assets/tokenizers from the package mistral-common, or check that they are equal.
 
     pip download --no-deps mistral-common==1.13.1
     python tools/make_tokenizers.py mistral_common-1.13.1-py3-none-any.whl            check what is there
@@ -18,7 +18,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "segtune" / "data" / "tokenizers"
+FOLDER = ROOT / "segtune" / "assets" / "tokenizers"
 MODEL = "mistral_common/data/tokenizer.model.v1"
 CONTROL = 3   # SentencePiece's number for pieces such as <s>
 UNKNOWN = 2
