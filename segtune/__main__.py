@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/15_main.ipynb #21aded3e
+#| eval: false
 from .cli import main
 
 if __name__=='__main__': main()

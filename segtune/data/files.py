@@ -255,6 +255,8 @@ def _batches(path, name, kind, columns=None): # record batches of a file; [] for
             else: yield from found
     except (pa.ArrowException, UnicodeDecodeError) as e: # also a column's name may be no text
         raise DataError(f'invalid {what}: {_first_line(e)}. Write the file again.', source=name) from None
+    except MemoryError: # what a damaged file asks for
+        raise DataError(f'invalid {what}: it asks for more memory than there is. Write the file again.', source=name) from None
 
 def _opened(f, pa):
     begin = f.read(6)
