@@ -15,8 +15,7 @@ from typing import NamedTuple
 _speed = 'changes speed or memory, not what is learnt'
 _files = "the model's and tokenizer's own files say it"
 _processes = 'start several processes with torchrun or accelerate launch instead'
-_packing = ('rows are padded, not packed: a step holds micro_batch_size rows on each process, '
-            "so the number of steps and of rows in a step differ from axolotl's packing")
+_packing = 'rows are packed by best fit over a whole epoch, and held-out rows give the same loss packed or not'
 
 ignored = {
     _speed: '''
@@ -33,7 +32,7 @@ ignored = {
         fsdp fsdp_* deepspeed tensor_parallel_size context_parallel_* sequence_parallel_degree heads_k_stride ring_attn_func
         dp_shard_size dp_replicate_size expert_parallel_* local_rank world_size use_ray ray_* resources_per_worker''',
     _packing: '''
-        sample_packing sample_packing_* eval_sample_packing total_num_tokens total_supervised_tokens multipack_real_batches
+        sample_packing_* eval_sample_packing total_num_tokens total_supervised_tokens multipack_real_batches
         pretrain_multipack_* streaming_multipack_buffer_size max_packed_sequence_len''',
     'the loss is written to loss.csv and loss.png; report_to names other places': '''
         wandb_* use_wandb mlflow_* use_mlflow hf_mlflow_log_artifacts comet_* use_comet trackio_* use_trackio swanlab_* use_swanlab

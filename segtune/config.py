@@ -155,7 +155,7 @@ class AdapterKeys(_Keys):
 class TrainKeys(_Keys):
     "How it is trained."
     output_dir:str='./model-out' # Adapter, checkpoints, loss curve
-    micro_batch_size:Count=1 # Rows in one forward pass
+    micro_batch_size:Count=1 # Rows in one forward pass; with sample_packing, bins of sequence_len tokens
     gradient_accumulation_steps:Count=1 # Forward passes in one step
     eval_batch_size:Count|None=None # Rows in one forward pass of evaluation; micro_batch_size if not given
     num_epochs:Positive=1.0 # Passes over the data
@@ -185,6 +185,9 @@ class TrainKeys(_Keys):
     gradient_checkpointing_kwargs:dict[str,Any]|None=None # As in transformers
     pad_to_sequence_len:bool|None=None # Pad every batch to sequence_len
     group_by_length:bool|None=None # Rows of like length together
+    group_by_prefix:bool|None=None # Rows with a common beginning together, where it is computed once
+    sample_packing:bool|None=None # Fill batches of sequence_len * micro_batch_size tokens with as many rows as fit
+    step:Literal['auto','share','pack','pad','plain']='auto' # How a training step is computed; auto: the cheapest proved way
     neftune_noise_alpha:Positive|None=None # Noise on embeddings
     curriculum_sampling:bool|None=None # Keep the order of the rows?
     lisa_n_layers:Count|None=None # Train so many layers at a time, drawn at random

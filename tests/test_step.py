@@ -223,7 +223,7 @@ def test_the_rung_that_is_taken_and_what_it_computes(name):
         if hasattr(model, "set_experts_implementation"): model.set_experts_implementation("eager")   # the default one knows no fp64
         wanted = plain(model, rows_of())
         for rung in rungs[rungs.index(expected):-1]:
-            step, _ = choose_step(model, rung)
+            step, _ = choose_step(model, step=rung)
             same(stepped(model, rung, rows_of()), wanted, tolerance)
             step.close()
 
@@ -270,7 +270,7 @@ def test_every_adapter_gets_the_plain_gradients(name, tied):
     assert proof.rung == "share", str(proof)
     same(stepped(model, "share", rows_of()), wanted, 1e-6)
     step.close()
-    step, _ = choose_step(model, "pad")
+    step, _ = choose_step(model, step="pad")
     same(stepped(model, "pad", rows_of()), wanted, 1e-6)
 
 @pytest.mark.parametrize("kind", ["PromptTuning", "PrefixTuning", "PromptEncoder"])
@@ -287,7 +287,7 @@ def test_dropout_turns_sharing_off_unless_it_is_asked_for():
     model = adapted(small("Llama", **GROUPED), lora_dropout=.1)
     step, proof = choose_step(model)
     assert proof.rung == "pack" and "dropout is on" in str(proof)
-    step, proof = choose_step(model, "share")
+    step, proof = choose_step(model, step="share")
     assert proof.rung == step.rung == "share" and not proof.reasons
     step.close()
     step, proof = choose_step(small("Llama", attention_dropout=.1, **GROUPED))
@@ -306,7 +306,7 @@ def test_accumulation_adds_up_to_the_whole_batch():
 def test_activations_computed_twice_change_nothing(rung):
     model = small("Mistral", sliding_window=5, **GROUPED).to(torch.float64)
     wanted = plain(model.eval(), rows_of())
-    _, _ = choose_step(model, rung)
+    _, _ = choose_step(model, step=rung)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
     model.train()
     same(stepped(model, rung, rows_of()), wanted, 1e-6)
@@ -324,7 +324,7 @@ def test_without_gradients_the_loss_is_the_same_and_nothing_is_kept():
 def test_a_batch_with_nothing_trained_still_goes_through():
     model = small("Llama", **GROUPED)
     for rung in rungs[:-1]:
-        step, _ = choose_step(model, rung)
+        step, _ = choose_step(model, step=rung)
         batch = StepCollator(rung, 2)([dict(input_ids=[3, 4], labels=[-100, -100])])
         loss = sum(model(**p, num_items_in_batch=5).loss for p in batch["parts"])
         loss.backward()
@@ -375,9 +375,9 @@ def test_a_proof_leaves_no_trace(tmp_path):
 def test_a_rung_that_does_not_hold_is_an_error_when_it_is_asked_for():
     for name, rung, said in (("falcon", "pack", "cannot be exchanged"), ("mamba", "share", "step: share does not hold"), ("mixtral router", "pad", "cross-entropy of its hidden states alone")):
         model = MODELS[name][1]()
-        with pytest.raises(ConfigError, match="Set step: auto") as e: choose_step(model, rung)
+        with pytest.raises(ConfigError, match="Set step: auto") as e: choose_step(model, step=rung)
         assert said in str(e.value) and "forward" not in model.__dict__
-    assert choose_step(MODELS["mixtral router"][1](), "plain")[1].rung == "plain"
+    assert choose_step(MODELS["mixtral router"][1](), step="plain")[1].rung == "plain"
 
 class Leaky(torch.nn.Module):
     "Mixes into each token a part of the one before it, whatever row that is in"

@@ -199,8 +199,10 @@ def chunked_loss(
     targets, # The id to predict at each
 ): # A number: the sum of the losses
     "Cross-entropy at chosen positions."
-    if head.frozen:
-        layer = lm.get_output_embeddings()
+    layer = lm.get_output_embeddings() if head.frozen else None
+    if layer is not None and not any(p.requires_grad for p in layer.parameters()):
         return _FrozenLoss.apply(hidden, targets, layer.weight, getattr(layer, 'bias', None), head)
-    named = dict(lm.named_parameters()) if head.names else {}
-    return _OwnLoss.apply(hidden, targets, head.own, torch.is_grad_enabled(), *(named[n] for n in head.names))
+    if layer is not None: params = layer.parameters()   # frozen when the run began, and no longer
+    else: params = [p for n,p in lm.named_parameters() if n in head.names]
+    wanted = [p for p in params if p.requires_grad]
+    return _OwnLoss.apply(hidden, targets, head.own, torch.is_grad_enabled(), *wanted)

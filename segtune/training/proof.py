@@ -69,9 +69,9 @@ class Proof(NamedTuple):
 
     def __str__(self):
         why = '; '.join(f'not {r}: {o}' for r,o in self.reasons[-1:])
-        if self.rung=='plain': return f'step: plain ({why})' if why else 'step: plain'
+        if self.rung=='plain': return f'computing by plain ({why})' if why else 'computing by plain'
         off = f'loss {self.loss_error:.0e}, gradients {self.gradient_error:.0e} off'
-        head = f'step: {self.rung}, proved equal to the plain step ({off})'
+        head = f'computing by {self.rung}, proved equal to the plain step ({off})'
         return f'{head}; {why}' if why else head
 
 def _tolerances(lm): # of loss and gradients, of the plain loss, and of what may not move
@@ -200,6 +200,7 @@ def _stacked(rows, pad_id, device):
                 labels=fill([r['labels'] for r in rows], -100))
 
 def _said(e): # an exception in a few words
+    if 'PackMask' in str(e): return 'a layer makes a mask of its own'
     return str(e) if isinstance(e, NotPackable) else f'{type(e).__name__}: {next(iter(str(e).splitlines()), "")}'
 
 def _first_that_holds(model, wanted, pad_id):
@@ -216,16 +217,25 @@ def _first_that_holds(model, wanted, pad_id):
         return step,Proof(rung, *errors, tuple(reasons))
     return None,Proof('plain', reasons=tuple(reasons))
 
+def _noisy(step): # NEFTune scales its noise by the length of the padded batch
+    why = 'the noise on the embeddings depends on the length of the padded batch'
+    said = f'{step} does not hold with neftune_noise_alpha: {why}. Set step: auto.'
+    if step!='auto': raise ConfigError(said, field='step')
+    return Proof('plain', reasons=(('share', why),))
+
 def choose_step(
     model, # A transformers causal language model, with or without an adapter around it
-    step:str='auto', # `auto`, or the name of a rung
     pad_id:int=0, # Id to pad with
+    *,
+    step:str='auto', # `auto`, or the name of a rung: `share`, `pack`, `pad`, `plain`
+    neftune_noise_alpha:float|None=None, # Noise on the embeddings while training; see the limits
 )->tuple: # The installed `Step`, or None for the plain one; and the `Proof`
     "Install the cheapest step that is proved equal to the plain one."
     if step not in ('auto', *rungs):
         raise ConfigError(f'expected auto, {", ".join(rungs[:-1])} or {rungs[-1]}, got {step!r}.', field='step')
     remove_step(model)
     if step=='plain': return None,Proof('plain')
+    if neftune_noise_alpha: return None,_noisy(step)
     start,wanted = time.time(),rungs[:-1] if step=='auto' else (step,)
     with undisturbed(model): found,proof = _first_that_holds(model, wanted, pad_id)
     if found is None and step!='auto':

@@ -80,15 +80,15 @@ class StepCollator:
         groups = like_lengths([len(r[0]) for r in kept], self.budget)
         return [pad_tensors([kept[i] for i in g], self.pad_id) for g in groups]
 
-    def nothing(self, ids): # a batch without a trained token still goes through the model, for the other processes
-        row = (np.asarray(ids[:1], np.int64),np.array([-100]))
+    def nothing(self): # a batch without a trained token still goes through the model, for the other processes
+        row = (np.array([self.pad_id]),np.array([-100]))
         return pad_tensors([row], self.pad_id) if self.rung=='pad' else pack_tensors(make_pack([row]))
 
     def __call__(self,
         rows:list[dict], # With `input_ids` and `labels`
     )->dict: # `parts`, and what is counted over them
         cut = [cut_row(r['input_ids'], r['labels']) for r in rows]
-        parts = self.parts(cut) or [self.nothing(rows[0]['input_ids'])]
+        parts = self.parts(cut) or [self.nothing()]
         flat = torch.cat([p['shift_labels'] for p in parts])
         n = torch.tensor(sum(len(r['input_ids']) for r in rows))
         return dict(labels=flat, shift_labels=flat, parts=parts, n_tokens=n)

@@ -9,7 +9,7 @@ __all__ = ['heldout_loss', 'rhythm', 'training_arguments', 'Interrupted', 'StopS
 # %% ../../nbs/training/20_trainer.ipynb #6cdfdaf5
 import csv, math, os, shutil, signal, threading, time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from ..segments import ConfigError, MissingError, SegtuneError
@@ -34,10 +34,10 @@ def heldout_loss(
     with torch.inference_mode():
         for i in range(share[0], len(rows), share[1]*batch_size):
             batch = collate([rows[j] for j in range(i, min(i+share[1]*batch_size, len(rows)), share[1])])
-            k = int((batch['labels'][:,1:]!=-100).sum())
-            if not k: continue
-            total += model(**{o:v.to(model.device) for o,v in batch.items()}).loss.item()*k
-            n += k
+            for part in batch.get('parts', [batch]):
+                k = int((part['shift_labels'] if 'index' in part else part['labels'][:,1:]).ne(-100).sum())
+                if k: total += model(**{o:v.to(model.device) for o,v in part.items()}).loss.item()*k
+                n += k
     model.train(was)
     return total,n
 
@@ -210,11 +210,18 @@ def _trainer_class():
                 self.lr_scheduler,self._created_lr_scheduler = self.make_schedule(optimizer or self.optimizer),True
             return super().create_scheduler(num_training_steps, optimizer)
         def training_step(self, model, inputs, num_items_in_batch=None):
-            loss = super().training_step(model, inputs, num_items_in_batch=num_items_in_batch)
-            self.n_tokens += int(inputs['attention_mask'].sum())*self.args.world_size
+            *before,last = inputs.get('parts') or [inputs] # one after the other, the memory of each freed
+            one = super().training_step
+            with self.accelerator.no_sync(model) if before else nullcontext():
+                losses = [one(model, o, num_items_in_batch=num_items_in_batch) for o in before]
+            loss = sum([*losses, one(model, last, num_items_in_batch=num_items_in_batch)])
+            n = inputs['n_tokens'] if 'parts' in inputs else inputs['attention_mask'].sum()
+            self.n_tokens += int(n)*self.args.world_size
             if not torch.isfinite(loss):
                 raise _not_finite(f'the loss is {loss.item()}', self.state.global_step+1, self.args)
             return loss
+        def floating_point_ops(self, inputs):
+            return sum(super(SegmentTrainer, self).floating_point_ops(o) for o in inputs.get('parts') or [inputs])
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix='eval'):
             metrics = _measure(self)
             self.log(metrics)
@@ -380,11 +387,12 @@ def make_trainer(
     optimizer:Callable|None=None, # Takes the trainer and the model, see `make_optimizer`; None for transformers' own
     stop:StopSignals|None=None, # Where signals are noted
     new_held:bool=False, # Are the held-out rows others than those of the checkpoint?
+    in_parts:bool=False, # Does `collate` make the parts that a [step](08_step.ipynb) wants?
 ): # A `transformers.Trainer`
     "The trainer, with our duties in place of its printing."
     from transformers import PrinterCallback
     if args.world_size>1:
-        rows = FilledRows(rows)
+        rows = rows if getattr(rows, 'filled', False) else FilledRows(rows)
         if not _experts(model.config): args.ddp_find_unused_parameters = False # or torch warns that it looked in vain
     make = _trainer_class()
     try: trainer = make(model=model, args=args, train_dataset=rows, eval_dataset=held, data_collator=collate)
@@ -392,6 +400,7 @@ def make_trainer(
         if args.report_to: raise MissingError(f'report_to: {", ".join(args.report_to)} cannot be used ({e}).') from e
         raise
     trainer.remove_callback(PrinterCallback)
+    if in_parts: trainer.model_accepts_loss_kwargs = True # the step's own forward does
     trainer.order,trainer.make_schedule,trainer.make_optimizer = order,schedule,optimizer
     trainer.add_callback(_callback_class()(trainer, log, keep, patience, stop, new_held))
     return trainer
