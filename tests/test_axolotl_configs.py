@@ -172,6 +172,6 @@ def test_everything_is_made_once(tmp_path, monkeypatch):
 def test_every_key_is_read_somewhere():
     "a key that the config knows and nobody asks for would be ignored in silence"
     root = Path(__file__).parent.parent / "segtune"
-    others = "\n".join(f.read_text(encoding="utf-8") for f in root.glob("*.py") if f.stem not in ("config", "axolotl_keys", "_modidx"))
+    others = "\n".join(f.read_text(encoding="utf-8") for f in root.rglob("*.py") if f.stem not in ("config", "axolotl_keys", "_modidx"))
     unread = [k for k in Config.model_fields if not re.search(rf"\b{k}\b", others)]
     assert unread == []
