@@ -108,15 +108,50 @@ def test_text_and_label_rules_are_the_laws(name, batch):
         assert rows_of('label', f) == {o.row for o in label_law(f.encoder, f.batch)}
 
 
+# Rows as formats write them: turns in several calls and parts, with special tokens inside a call, and among many spaces
+bits = ['<s>', '</s>', '<|im_start|>', '<|im_end|>', ' ', '  ', '      ', '\n', '\n    ', 'a', 'Hello', '.', '▁', ' x', 'x ', '東', '\t']
+spaced = st.lists(st.sampled_from(bits), max_size=6).map(''.join)
+
+
+@st.composite
+def turns(draw):
+    "A conversation in ChatML, its segments tied as a format of axolotl's ties them"
+    out = []
+    for _ in range(draw(st.integers(1, 3))):
+        tie, last = draw(st.sampled_from(['count', 'touch', ''])), draw(st.sampled_from(['tail', 'fresh', '']))
+        out += [Segment('<|im_start|>user\n', False), Segment(draw(spaced), False, data=True, tie=tie), Segment('<|im_end|>\n', False, tie=tie),
+                Segment('<|im_start|>assistant', False), Segment('\n', True, tie=tie), Segment(draw(spaced), True, data=True, tie=tie),
+                Segment('<|im_end|>\n', True, tie=tie), Segment('</s>', True, tie=last)]
+    return out
+
+
+tied = st.sampled_from(['', '', 'fresh', 'count', 'touch', 'tail'])
+among_spaces = st.lists(st.builds(Segment, spaced, st.booleans(), st.sampled_from([True, True, True, False]), st.just(False), tied), min_size=1, max_size=7)
+
+
 @every_tokenizer
-@quick
-@given(batch=st.lists(rows, min_size=1, max_size=4))
+@settings(quick, max_examples=40)
+@given(batch=st.lists(st.one_of(rows, turns(), among_spaces), min_size=1, max_size=4))
 def test_the_prompt_rule_is_the_law(name, batch):
-    "Exactly the rows that break the law are found."
+    "Exactly the rows that break the law are found, and of each it can be said where."
     for boundary in boundaries:
         f = facts(name, batch, boundary)
         alive = set(np.flatnonzero(f.alive).tolist())
         assert rows_of('prompt-mismatch', f) == {o.row for o in prompt_law(f.encoder, f.batch)} & alive
+
+
+@pytest.mark.parametrize('name', ['mistral', 'mistral-chatml', 'gpt2'])
+def test_the_prompt_rule_asks_the_law_only_where_it_must(name, monkeypatch):
+    "Of rows that break it, in code with its many spaces too, only the ones that are shown are encoded again."
+    asked = []
+    def law(encoder, batch): asked.append(len(batch.rows)); return prompt_law(encoder, batch)
+    monkeypatch.setattr('segtune.lint.rules.prompt_law', law)
+    encoder = Encoder(make_tokenizer(name), 'axolotl')
+    row = [Segment('<s>def f(x):\n    return x', False), Segment(' + 1\n', True), Segment('def g(y):\n        pass ', False), Segment(' # so\n</s>', True)]
+    facts_ = Facts(Context(encoder), encoder.encode([row]*200))
+    found = apply_rule(rules['prompt-mismatch'], facts_, 3)
+    assert len(found[0]) in (0, 200) and sum(asked) <= 3
+    assert len(found[1]) == min(3, len(found[0]))
 
 
 # The linter

@@ -385,6 +385,8 @@ def _walls(f, text, places, fresh): # the safe cuts next to some places, with th
         out |= {*left[-3:], *right[:3]}
     return sorted((out-fresh) | {0, len(text)})
 
+
+# %% ../../nbs/lint/00_rules.ipynb #8627fa5c
 def _stretches(f, edges): # (start, end, prompts to check inside, is all of it to be checked?) of one row
     opens = [e.at for e in edges if e.opens]
     if not opens or len(edges)==1 and edges[0].cut: return
@@ -401,12 +403,25 @@ def _stretches(f, edges): # (start, end, prompts to check inside, is all of it t
         ends = [o for o in inside.get(k, ()) if o<b and (o in loose or first<o)]
         yield a, b, ends, first<b and opens[-1]>=b
 
+
+# %% ../../nbs/lint/00_rules.ipynb #b269543a
+def _cut_pieces(tok, pieces, starts, a, b): # what a row's calls make of its characters from `a` to `b`; `a` is a safe cut
+    out = []
+    for p in pieces[max(0, bisect_right(starts, a)-1):bisect_left(starts, b)]:
+        text = p.text[max(0, a-p.start):b-p.start]
+        if p.start>=a: out.append(p._replace(text=text))
+        else: out += row2pieces(tok, [Segment(text, p.label, p.special)], 'whole', a) # goes on in the middle of a call
+    return out
+
 def _checks(f, edges, most=2048): # (pieces of a prompt, pieces of the row there, all of them?); None: too long to say
-    tok,row = f.encoder.tok,RowText(f.batch.rows[edges[0].row])
+    tok,row,pieces,starts = f.encoder.tok,RowText(f.batch.rows[edges[0].row]),[],[]
     for a,b,ends,whole in _stretches(f, edges):
         if b-a>most: yield None; return
-        got = row2pieces(tok, row.cut(a, b), f.encoder.boundary, a)
+        pieces = pieces or row2pieces(tok, row.segments, f.encoder.boundary)
+        starts = starts or [p.start for p in pieces]
+        got = _cut_pieces(tok, pieces, starts, a, b)
         for p in [*ends, b] if whole else ends: yield row2pieces(tok, row.cut(a, p), 'whole', a), got, whole and p==b
+
 
 # %% ../../nbs/lint/00_rules.ipynb #8ada3e43
 def _ids_of(tok, pieces): # (text, prefix, special) of all pieces -> ids
@@ -444,13 +459,10 @@ _at_the_start = 'Put whitespace at the start of a segment rather than at the end
 def _prompt(f):
     rows = {i:list(g) for i,g in groupby(f.edges, lambda e: e.row)}
     found = dict(zip(rows, _first_broken(f, [_checks(f, edges) for edges in rows.values()])))
-    usual = not f.encoder.tok.rewrites and f.encoder.tok.reprefixes!='all' # of other tokenizers nothing is sure
-    def sure(i): # among many spaces an added one may not show
-        text = f.texts[i]
-        return usual and '  ' not in text and '▁' not in text and all(e.right.tie!='fresh' for e in rows[i])
-    unsure = [i for i,breaks in found.items() if breaks is None or breaks and not sure(i)]
+    sure = not f.encoder.tok.rewrites and f.encoder.tok.reprefixes!='all' # of other tokenizers' breaks nothing is
+    unsure = [i for i,breaks in found.items() if breaks is None or breaks and not sure]
     asked = {unsure[o.row] for o in prompt_law(f.encoder, f.again(unsure))} if unsure else set()
     def tell(i):
         first = prompt_law(f.encoder, f.again([i]))[0]
         return first.segment, first.message.rstrip('.')
-    return [i for i,breaks in found.items() if i in asked or breaks and sure(i)], tell
+    return [i for i,breaks in found.items() if i in asked or breaks and sure], tell
