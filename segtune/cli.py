@@ -81,7 +81,7 @@ def _tell_prepared(project):
 def _tell(name, p):
     if int(os.environ.get('RANK') or 0): return # one process of several speaks
     from segtune.lint.linter import summary
-    print(f'{name}: {p.path} ({"found ready" if p.hit else "prepared"})')
+    print(f'{name}: {p.path} ({"found ready" if p.from_cache else "prepared"})')
     _say([*p.count.lines(), *summary(p.lint)], '  ')
 
 # %% ../nbs/14_cli.ipynb #b463b559
@@ -106,10 +106,10 @@ def check(config:ConfigPath, set:Overrides=None,
 # %% ../nbs/14_cli.ipynb #3ce89369
 def _print_rows(p, tok, n, text_only, seed):
     from segtune.data.lineage import lineage, read_rows
-    from segtune.data.prepare import pick
+    from segtune.data.prepare import sample_rows
     from segtune.look.view import token_line
     color = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
-    at = pick(p.count.rows, n, seed)
+    at = sample_rows(p.count.rows, n, seed)
     for i,(ids,labels) in zip(at, read_rows(p.path, at)):
         print('\n{}:{}'.format(*lineage(p, i)))
         print(token_line(tok, ids, labels, color=color, text_only=text_only))
@@ -151,10 +151,10 @@ def lint(config:ConfigPath, set:Overrides=None,
 def _wanted(rows, random, seed, grep): # which rows to look at, as a function of the prepared data and the tokenizer
     from itertools import islice
     from segtune.data.lineage import grep as find
-    from segtune.data.prepare import pick
+    from segtune.data.prepare import sample_rows
     def at(p, tok):
         if grep is not None: return list(islice(find(p.path, tok, grep), random or 5))
-        return pick(p.count.rows, random, seed) if random else rows or [0]
+        return sample_rows(p.count.rows, random, seed) if random else rows or [0]
     return at
 
 def _print_found(project, found, only, diff, table):

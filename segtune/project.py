@@ -18,9 +18,9 @@ from fastcore.basics import patch
 from .config import Config, DatasetEntry, load_config, read_config, report_problems
 from .data.findings import prepare_and_lint, row_findings, stats_of, write_page
 from .formats.find import find_format
-from .data.lineage import SourceRow, look_up
+from .data.lineage import SourceRow, source_rows
 from .models import bundled_path
-from .data.prepare import Prepared, Source, split_rows
+from .data.prepare import Prepared, Source, train_val_split
 from .formats.base import formats
 from .segments import ConfigError
 from .data.sources import find_rows
@@ -234,7 +234,7 @@ class Project(Inputs):
         "The numbers of the prepared rows that are trained and that `val_set_size` holds out."
         n = self.prepared.count.rows
         cfg = self.cfg
-        return split_rows(n, 0 if self.held else cfg.val_set_size, cfg.seed, cfg.shuffle_merged_datasets)
+        return train_val_split(n, 0 if self.held else cfg.val_set_size, cfg.seed, cfg.shuffle_merged_datasets)
 
     def check_split(self):
         "Raise a `ConfigError` if `val_set_size` leaves no rows to train on."
@@ -270,7 +270,7 @@ def rows_at(self:Project,
     "Prepared rows with their text."
     held = held_out and self.held
     p,sources = (self.held, self.held_sources) if held else (self.prepared, self.sources)
-    return look_up(p, sources, self.tokenizer, at(p, self.tokenizer) if callable(at) else at)
+    return source_rows(p, sources, self.tokenizer, at(p, self.tokenizer) if callable(at) else at)
 
 # %% ../nbs/11_project.ipynb #a0b06350
 @patch

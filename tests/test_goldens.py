@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segtune.data.prepare import Count, batches
+from segtune.data.prepare import RowOptions, iter_encoded
 from segtune.encoder import format_encoder
 from segtune.formats.find import find_format
 from segtune.models import bundled
@@ -105,7 +105,8 @@ def test_golden_through_a_config(name, tmp_path):
     tok, (source,) = project.tokenizer, project.sources
     made = []
     if right:
-        for lengths, ids, labels, lines in batches(source, format_encoder(source.format, tok), Count(), sequence_len=10**9):
+        for shard, _ in iter_encoded([source], tok, RowOptions(sequence_len=10**9)):
+            lengths, ids, labels, _, lines = shard.arrays
             at = np.cumsum(lengths)[:-1]
             made += zip(lines.tolist(), map(list, np.split(ids, at)), map(list, np.split(labels, at)))
     expected = [(n, ids, labels) for n, i in enumerate(right, 1) for ids, labels in wanted_rows(want(golden, i)) if ids]

@@ -7,7 +7,7 @@ from conftest import make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segtune.data.lineage import find_origin, grep, lineage, load_numbered, look_up, read_batches
+from segtune.data.lineage import grep, lineage, load_with_row_ids, read_batches, source_rows, token_origin
 from segtune.data.prepare import Source, prepare
 from segtune.data.sources import find_rows
 from segtune.formats.find import find_format
@@ -44,11 +44,11 @@ def test_every_token(tmp_path_factory, name, first, second, limit):
     sources = sources_of(tok, **files)
     p = prepare(sources, tok, d/'out', sequence_len=limit, on_long='cut')
     seen = []
-    for i, found in enumerate(look_up(p, sources, tok, list(range(p.count.rows)))):
+    for i, found in enumerate(source_rows(p, sources, tok, list(range(p.count.rows)))):
         name, line = lineage(p, i)
         segments = json.loads(open(name).read().split('\n')[line-1])['segments']
         for t, token in enumerate(found.row.ids.tolist()):
-            o = find_origin(found, t)
+            o = token_origin(found, t)
             assert (o.source, o.line) == (name, line)
             rest = segments[o.segment]['text'][o.start:]+''.join(s['text'] for s in segments[o.segment+1:])
             assert rest.startswith(o.text) and spells(tok, token, o)
@@ -63,7 +63,7 @@ def test_same_file_under_two_formats_and_many_lines(tmp_path):
     sources = sources_of(tok, alpaca=f, completion=f)
     p = prepare(sources, tok, tmp_path/'out', sequence_len=200)
     for i in (0, 1499, 1500, 2999):
-        found, = look_up(p, sources, tok, [i])
+        found, = source_rows(p, sources, tok, [i])
         assert found.place == f'{f}:{i % 1500+1}' and found.source is sources[i//1500]
     assert list(grep(p.path, tok, 'text 1499')) == [2999]
 
@@ -75,10 +75,10 @@ def test_windows_of_one_line(tmp_path):
     f = write(tmp_path/'t.jsonl', [{'text': 'short'}, {'text': text}, {'text': text[::-1]}])
     sources = sources_of(tok, completion=f)
     p = prepare(sources, tok, tmp_path/'out', sequence_len=24)
-    found = look_up(p, sources, tok, list(range(p.count.rows)))
+    found = source_rows(p, sources, tok, list(range(p.count.rows)))
     assert [o.place.rpartition(':')[2] for o in found][:2] == ['1', '2'] and len(found) > 6
     for line, whole in ((2, text), (3, text[::-1])):
-        parts = [find_origin(o, t).text for o in found if o.place.endswith(f':{line}') for t in range(len(o.row.ids))]
+        parts = [token_origin(o, t).text for o in found if o.place.endswith(f':{line}') for t in range(len(o.row.ids))]
         assert ''.join(parts).startswith(whole)
 
 
@@ -88,10 +88,10 @@ def test_shuffled_filtered_and_split(tmp_path):
     sources = sources_of(tok, segments=f)
     p = prepare(sources, tok, tmp_path/'out', sequence_len=8)
     assert p.count.rows < 300
-    ds = load_numbered(p.path).shuffle(seed=3).filter(lambda o: len(o['input_ids']) % 2 == 0).train_test_split(0.5, seed=1)['test']
+    ds = load_with_row_ids(p.path).shuffle(seed=3).filter(lambda o: len(o['input_ids']) % 2 == 0).train_test_split(0.5, seed=1)['test']
     assert len(ds) > 20
     for i, ids in zip(ds['row'][:20], ds['input_ids'][:20]):
-        found, = look_up(p, sources, tok, [i])
+        found, = source_rows(p, sources, tok, [i])
         assert found.row.ids.tolist() == ids and f'row {lineage(p, i)[1]-1}.' in found.row.text
 
 

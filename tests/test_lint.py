@@ -11,7 +11,7 @@ from conftest import make_tokenizer, tokenizer_names
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from segtune.data.prepare import fit
+from segtune.data.prepare import limit_length
 from segtune.data.stdlib import stdlib_rows
 from segtune.encoder import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, text_law
@@ -219,7 +219,7 @@ def test_what_is_dropped_or_cut_is_what_fit_says():
     encoder = Encoder(mistral)
     batch = encoder.encode([qa(1), qa(2, 'It is '*20), [], qa(3)])
     for on_long in ('drop', 'cut'):
-        assert np.array_equal(Facts(Context(encoder, 20, on_long), batch).kept, fit(batch, 20, on_long)[0])
+        assert np.array_equal(Facts(Context(encoder, 20, on_long), batch).kept, limit_length(batch, 20, on_long)[0])
     linter = Linter(encoder).add(batch, kept=np.array([16, 0, 0, 9]))
     assert linter.counts == {'cut': 1, 'too-long': 1, 'empty': 1}
 

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segtune.data.findings import prepare_and_lint
-from segtune.data.lineage import lineage, look_up, origins, read_rows
-from segtune.data.prepare import Count, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, split_rows, token_modules
+from segtune.data.lineage import lineage, origins, read_rows, source_rows
+from segtune.data.prepare import PrepareStats, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, token_modules, train_val_split
 from segtune.data.sources import Rows, find_rows, read_file
 from segtune.encoder import Encoder
 from segtune.formats.find import find_format
@@ -81,7 +81,7 @@ def test_key(tmp_path, change, hit):
     def run(rows=(hello, qa), type='input_output', name='data.jsonl', tok='mistral', train_on_inputs=False, **options):
         return prepare([source(tmp_path, rows, type, name, train_on_inputs=train_on_inputs)], make_tokenizer(tok), tmp_path/'out', **{'sequence_len': 32, **options})
     run()
-    assert run(**change).hit == hit
+    assert run(**change).from_cache == hit
 
 
 def test_windows_know_their_line(tmp_path):
@@ -220,10 +220,10 @@ def test_the_fingerprint_is_the_same_from_a_zip_archive(tmp_path):
 def test_options_that_are_not_used_leave_the_key(tmp_path):
     a = prepare([copies(tmp_path, 5)], make_tokenizer('gpt2'), tmp_path/'out')
     unused = dict(min_sample_len=None, dataset_exact_deduplication=False, on_bad='error')
-    assert prepare([copies(tmp_path, 5)], make_tokenizer('gpt2'), tmp_path/'out', **unused).hit
+    assert prepare([copies(tmp_path, 5)], make_tokenizer('gpt2'), tmp_path/'out', **unused).from_cache
     assert not set(unused) & set(a.manifest['parts'])
     for used in (dict(min_sample_len=2), dict(dataset_exact_deduplication=True), dict(on_bad='skip')):
-        assert not prepare([copies(tmp_path, 5)], make_tokenizer('gpt2'), tmp_path/'out', **used).hit
+        assert not prepare([copies(tmp_path, 5)], make_tokenizer('gpt2'), tmp_path/'out', **used).from_cache
 
 
 # --- what is hashed is what is read
@@ -248,16 +248,16 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, when, how):
     assert list((tmp_path/'out').iterdir()) == []
     s.rows.read = read
     p = prepare([s], make_tokenizer('gpt2'), tmp_path/'out')
-    assert not p.hit and make_tokenizer('gpt2').decode(read_rows(p.path, [1])[0][0]).startswith('<s>Q9')
+    assert not p.from_cache and make_tokenizer('gpt2').decode(read_rows(p.path, [1])[0][0]).startswith('<s>Q9')
 
 
 # --- who works where
 
 WORK = '''
 import pathlib, sys, time
-from segtune.data.cache import claimed, whole_or_nothing
+from segtune.data.cache import claimed, atomic_dir
 p = pathlib.Path(sys.argv[1])
-with claimed(p), whole_or_nothing(p) as d:
+with claimed(p), atomic_dir(p) as d:
     (d/'x').write_text('x')
     print('working', flush=True)
     time.sleep(60)
@@ -323,9 +323,9 @@ def test_damaged_data_is_noticed_and_made_again(tmp_path, what):
     before = {f.name: f.read_bytes() for f in p.path.rglob('*') if f.is_file()}
     damages(p)[what]()
     again = prepare_and_lint([s], tok, tmp_path/'out')
-    assert not again.hit and again.path == p.path
+    assert not again.from_cache and again.path == p.path
     assert {f.name: f.read_bytes() for f in p.path.rglob('*') if f.is_file()} == before
-    assert prepare_and_lint([s], tok, tmp_path/'out').hit
+    assert prepare_and_lint([s], tok, tmp_path/'out').from_cache
 
 
 @pytest.mark.parametrize('damage', [
@@ -336,7 +336,7 @@ def test_a_damaged_report_is_made_again(tmp_path, damage):
     (report,) = (p.path/'.segtune').glob('lint-*.json')
     report.write_text(damage)
     again = prepare_and_lint([s], tok, tmp_path/'out')
-    assert again.hit and again.lint == p.lint and p.lint['rules']
+    assert again.from_cache and again.lint == p.lint and p.lint['rules']
     assert {f.name for f in (p.path/'.segtune').iterdir()} == {'lineage.arrow', 'manifest.json', report.name}
 
 
@@ -347,7 +347,7 @@ def test_damage_after_the_look_is_an_error_with_the_file(tmp_path, file, damage)
     p = prepare([s], tok, tmp_path/'out')
     (p.path/file).unlink() if damage is None else (p.path/file).write_bytes(damage)
     with pytest.raises(DataError, match=rf'{file}: is (missing|damaged).*preprocess again'):
-        look_up(p, [s], tok, [0])
+        source_rows(p, [s], tok, [0])
 
 
 # --- many files, modes, disks
@@ -405,7 +405,7 @@ def test_data_that_is_ready_may_be_read_only(tmp_path):
     before = sorted(p.path.rglob('*'))
     for d in (tmp_path/'out', p.path, p.path/'.segtune'): d.chmod(0o555)
     try:
-        assert prepare([s], tok, tmp_path/'out').hit
+        assert prepare([s], tok, tmp_path/'out').from_cache
         assert prepare_and_lint([s], tok, tmp_path/'out').lint['severities'] is not None
     finally:
         for d in (tmp_path/'out', p.path, p.path/'.segtune'): d.chmod(0o755)
@@ -454,7 +454,7 @@ def test_wrong_rows_are_skipped_counted_and_listed(tmp_path):
     assert dict(p.count.changed) == {'dropped: wrong row': 3}
     assert [o[1] for o in p.count.listed] == ['data.jsonl:1', 'data.jsonl:3', 'data.jsonl:5']
     assert p.count.listed[1][0] == 'dropped: wrong row (expected a list, got 5 (a number).)'
-    assert [o.place for o in look_up(p, [s], tok, [0, 1])] == ['data.jsonl:2', 'data.jsonl:4']
+    assert [o.place for o in source_rows(p, [s], tok, [0, 1])] == ['data.jsonl:2', 'data.jsonl:4']
     only = source(tmp_path, rows[:1], 'segments', 'only.jsonl')
     none_left = r'no rows are left to train on: 1 row dropped: wrong row; the first is only\.jsonl:1'
     with pytest.raises(DataError, match=none_left):
@@ -467,7 +467,7 @@ def test_windows_of_a_line_are_found_again_where_some_were_dropped(tmp_path):
     texts.format = find_format('completion', tok, sequence_len=12)
     for how in (dict(), dict(dataset_exact_deduplication=True), dict(min_sample_len=9)):
         p = prepare([texts], tok, tmp_path/'out', sequence_len=12, **how)
-        found = look_up(p, [texts], tok, list(range(p.count.rows)))
+        found = source_rows(p, [texts], tok, list(range(p.count.rows)))
         on_disk = read_rows(p.path, list(range(p.count.rows)))
         assert [o.row.ids.tolist() for o in found] == [ids.tolist() for ids, _ in on_disk]
 
@@ -475,7 +475,7 @@ def test_windows_of_a_line_are_found_again_where_some_were_dropped(tmp_path):
 # --- a shard is a function
 
 def merged(parts):
-    return [np.concatenate(o) for o in zip(*[s.arrays for s in parts])], sum([s.count for s in parts], Count())
+    return [np.concatenate(o) for o in zip(*[s.arrays for s in parts])], sum([s.count for s in parts], PrepareStats())
 
 
 @pytest.mark.parametrize('name', ['mistral', 'gpt2'])
@@ -518,7 +518,7 @@ def test_a_directory_does_not_read_what_was_prepared_in_it(tmp_path, monkeypatch
     def run():
         sources = [Source(r, find_format('segments')) for r in find_rows('.')]
         return prepare(sources, make_tokenizer('gpt2'), 'last_run_prepared')
-    assert [run().count.rows, run().hit] == [4, True]
+    assert [run().count.rows, run().from_cache] == [4, True]
 
 
 @pytest.mark.parametrize('shuffled, held', [(False, [8, 9]), (None, None), (True, None)])
@@ -527,8 +527,8 @@ def test_lint_and_training_hold_out_the_same_rows(tmp_path, shuffled, held):
     rows = [{'segments': [{'label': True, 'text': f'row {i}.'}]} for i in range(10)]
     tok, s = make_tokenizer('gpt2'), source(tmp_path, rows, 'segments')
     how = dict(val_set_size=0.2, seed=7, shuffle_merged_datasets=shuffled)
-    apart = split_rows(10, **how)[1]
-    assert apart == (held or split_rows(10, 0.2, 7)[1])
+    apart = train_val_split(10, **how)[1]
+    assert apart == (held or train_val_split(10, 0.2, 7)[1])
     rows[apart[0]] = rows[0] if apart[0] else rows[1]
     s = source(tmp_path, rows, 'segments')
     (found,) = [o for o in prepare_and_lint([s], tok, tmp_path/'out', **how).lint['rules'] if o['id'] == 'train-eval-overlap']

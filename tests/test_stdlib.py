@@ -14,7 +14,7 @@ from segtune.data.stdlib import (
     is_held_out,
     is_worth_learning,
     question,
-    split_rows,
+    split_by_module,
     stdlib_files,
     stdlib_rows,
     write_stdlib,
@@ -116,7 +116,7 @@ def test_written_files(library, tmp_path):
 def test_answers_seen_in_training_leave_the_held_out_part():
     def row(module, text): return {"segments": [{"label": False, "text": module}, {"label": True, "text": text}], "module": module, "function": "f"}
     rows = [row("os", " Same."), row("json", " Same."), row("json.decoder", " Other.")]
-    assert split_rows(rows) == ([rows[0]], [rows[2]], 1)
+    assert split_by_module(rows) == ([rows[0]], [rows[2]], 1)
 
 def test_both_parts_must_have_rows(library, tmp_path):
     with pytest.raises(ConfigError, match="0 held out; both are needed"): write_stdlib(tmp_path / "x", EOS, root=library, held_out={"nonesuch"})
@@ -149,7 +149,7 @@ def test_the_real_library(rows):
         assert len(f) == 1 and isinstance(f[0], ast.FunctionDef | ast.AsyncFunctionDef) and f[0].name == row["function"].split(".")[-1]
 
 def test_held_out_modules_are_unseen(rows):
-    train, held, n_repeated = split_rows(rows)
+    train, held, n_repeated = split_by_module(rows)
     assert len(train) + len(held) + n_repeated == len(rows) and n_repeated < 50
     assert not {o["module"] for o in train} & {o["module"] for o in held}
     for i in (0, 1): assert not {o["segments"][i]["text"] for o in train} & {o["segments"][i]["text"] for o in held}

@@ -14,7 +14,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from fastcore.basics import patch
 from .findings import prepare_and_lint, row_findings, stats_of, write_page
-from .lineage import look_up
+from .lineage import source_rows
 from .prepare import Prepared, RowOptions, Source
 from ..lint.linter import summary
 from ..look.view import RowView
@@ -79,7 +79,7 @@ def rows(self:PreparedData,
     at:Iterable[int], # Rows, from 0
 )->list[RowView]: # In the order of `at`
     "Rows with their tokens, and where they came from."
-    found = look_up(self.prepared, self.sources, self.tokenizer, [_row_number(i, len(self)) for i in at])
+    found = source_rows(self.prepared, self.sources, self.tokenizer, [_row_number(i, len(self)) for i in at])
     return [RowView(self.tokenizer, o.row, o.place) for o in found]
 
 @patch
@@ -99,7 +99,7 @@ def lint_row(self:PreparedData,
     i:int, # Row, from 0
 )->list: # `Finding`s, errors first
     "What lint says of one row."
-    [found] = look_up(self.prepared, self.sources, self.tokenizer, [_row_number(i, len(self))])
+    [found] = source_rows(self.prepared, self.sources, self.tokenizer, [_row_number(i, len(self))])
     parts = self.prepared.manifest['parts']
     told = {k:v for k,v in self.told.items() if k not in _of_the_set}
     return row_findings(found, self.tokenizer, sequence_len=parts['sequence_len'], on_long=parts['on_long'], **told)

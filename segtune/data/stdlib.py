@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['question', 'held_out_modules', 'stdlib_files', 'source_without_doc', 'first_sentence', 'is_worth_learning',
-           'function_segments', 'Described', 'described_functions', 'stdlib_rows', 'is_held_out', 'split_rows',
+           'function_segments', 'Described', 'described_functions', 'stdlib_rows', 'is_held_out', 'split_by_module',
            'write_stdlib']
 
 # %% ../../nbs/data/10_stdlib.ipynb #3e09fd75
@@ -156,7 +156,7 @@ def is_held_out(
     return re.sub('^_(py)?', '', module.split('.')[0]) in held_out
 
 # %% ../../nbs/data/10_stdlib.ipynb #b0afd660
-def split_rows(
+def split_by_module(
     rows:list[dict], # From `stdlib_rows`
     held_out:frozenset|set=held_out_modules, # Names of the module families held out
 )->tuple[list[dict],list[dict],int]: # To train on, held out, and left out: their answer is trained
@@ -186,7 +186,7 @@ def write_stdlib(
     root:str|Path|None=None, # Folder to read; by default the standard library of the running Python
 )->dict: # `{"train": n_rows, "held_out": n_rows, "repeated": n_rows}`
     "Write `train.jsonl` and `held_out.jsonl`."
-    train,apart,n_repeated = split_rows(list(stdlib_rows(eos, max_chars, root)), held_out)
+    train,apart,n_repeated = split_by_module(list(stdlib_rows(eos, max_chars, root)), held_out)
     if not train or not apart:
         found = f'{len(train)} rows to train on and {len(apart)} held out'
         raise ConfigError(f'{found}; both are needed. Change `held_out`, `max_chars` or `root`.')
