@@ -201,7 +201,7 @@ def _print_stats(project):
 # %% ../nbs/14_cli.ipynb #1c3b019b
 def _describe(name, tok):
     from segtune.encoder import format_encoder
-    from segtune.formats.find import example_format, formats
+    from segtune.data.formats import example_format, formats
     from segtune.look.terminal import print_row
     from segtune.segments import visible
     from segtune.look.view import show
@@ -219,8 +219,8 @@ def _describe(name, tok):
 def formats(name:Annotated[Optional[str], typer.Argument(help='One of them', metavar='[NAME]')]=None,
     tokenizer:Annotated[Optional[str], typer.Option(help='Show the tokens too; a directory, or a name on the hub')]=None):
     "List the dataset formats, or show one with an example."
-    from segtune.formats.find import find_format
-    from segtune.formats.find import formats as known
+    from segtune.data.formats import find_format
+    from segtune.data.formats import formats as known
     from segtune.tokenizer import load_tokenizer
     if name is None:
         for f in known.values(): print(f'{f.name:40} {f.about}')

@@ -20,7 +20,7 @@ from .data.prepared import Findings, PreparedData
 from .data.sources import Rows, find_rows
 from .encoder import format_encoder
 from .formats.base import formats
-from .formats.find import find_format
+from .data.formats import find_format
 from .look.view import RowView, as_row
 from .project import Project
 from .segments import DataError, Segment

@@ -17,7 +17,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .config import Config, DatasetEntry, load_config, read_config, report_problems
 from .data.findings import prepare_and_lint, row_findings, stats_of, write_page
-from .formats.find import find_format
+from .data.formats import find_format
 from .data.lineage import SourceRow, source_rows
 from .models import bundled_path
 from .data.prepare import Prepared, Source, train_val_split

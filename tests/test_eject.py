@@ -9,7 +9,7 @@ from test_goldens import CASES, row_format, tokenizer
 
 from segtune.data.eject import eject, eject_batch, shown
 from segtune.encoder import Encoder, format_encoder
-from segtune.formats.find import example_format, find_format, formats
+from segtune.data.formats import example_format, find_format, formats
 from segtune.models import bundled
 from segtune.segments import SegtuneError, row2segments
 from segtune.tokenizer import load_tokenizer

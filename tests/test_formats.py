@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from segtune.encoder import format_encoder
-from segtune.formats.find import example_format, find_format, formats
+from segtune.data.formats import example_format, find_format, formats
 from segtune.formats.templates import chat_templates
 from segtune.laws import label_law, prompt_law, text_law
 from segtune.lint.linter import Linter
@@ -259,7 +259,7 @@ def test_a_function_of_the_users(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fmt = find_format("my_formats_for_test.qa", TOK["gpt2"])
     assert [(s.text, s.label) for s in fmt(dict(q="1+1?", a="2"))] == [("Q: 1+1?\nA:", False), (" 2", True)]
-    code = "from segtune.formats.find import find_format; print(find_format('my_formats_for_test.qa').identity['code'])"
+    code = "from segtune.data.formats import find_format; print(find_format('my_formats_for_test.qa').identity['code'])"
     def identity(): return subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     before = identity()
     assert identity() == before
@@ -327,7 +327,7 @@ def test_a_jinja_file_is_found_beside_the_config(tmp_path):
 # ---- what changes from day to day, or never ends
 
 def test_the_date_that_a_template_reads_is_part_of_the_identity_and_noted(monkeypatch):
-    from segtune.formats import find as module
+    from segtune.data import formats as module
     class Day(module.date):
         shown = "2024-07-26"
         @classmethod
@@ -471,7 +471,7 @@ def test_rows_of_wrong_tokens_are_named(change, message):
 # ---- a user's function
 
 def _identity(folder, name="mine.qa", **options):
-    code = f"from segtune.formats.find import find_format; f = find_format({name!r}, beside={str(folder)!r}, **{options!r}); print(f.identity, f.notes)"
+    code = f"from segtune.data.formats import find_format; f = find_format({name!r}, beside={str(folder)!r}, **{options!r}); print(f.identity, f.notes)"
     return subprocess.run([sys.executable, "-B", "-c", code], cwd=folder.parent, capture_output=True, text=True, check=True).stdout
 
 BASE = "def qa(row): return [(row['q'], False), (row['a'], True)]\n"

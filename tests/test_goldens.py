@@ -16,7 +16,7 @@ import yaml
 
 from segtune.data.prepare import RowOptions, iter_encoded
 from segtune.encoder import format_encoder
-from segtune.formats.find import find_format
+from segtune.data.formats import find_format
 from segtune.models import bundled
 from segtune.project import Project
 from segtune.segments import SegtuneError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segtune.formats.base import formats
-from segtune.formats.find import example_format
+from segtune.data.formats import example_format
 from segtune.models import bundled
 from segtune.tokenizer import load_tokenizer
 

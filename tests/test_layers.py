@@ -93,6 +93,11 @@ def test_rooms_that_stand_side_by_side_stay_apart(module):
     beside = {o for o in ours(imports(source(module), module)) if o.split(".")[0] in ROOMS - {room}}
     assert not beside, f"segtune.{module} imports {sorted(beside)}: look, lint and training do not know one another"
 
+@pytest.mark.parametrize("module", [o for o in ORDER if "." not in o and o in ("segments", "models", "tokenizer", "fast", "encoder", "laws") or o.startswith("formats.")])
+def test_the_core_and_the_own_formats_know_nothing_of_axolotl(module):
+    above = {o for o in ours(imports(source(module), module)) if o.startswith("axolotl.")}
+    assert not above, f"segtune.{module} imports {sorted(above)}"
+
 def test_every_exported_notebook_is_on_the_site():
     found = {o for o in (ROOT / "nbs").rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in o.parts and default_exp(o)}
     assert found == set(notebooks().values()), "a notebook that the sidebar in _quarto.yml does not list"

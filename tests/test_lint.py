@@ -263,7 +263,7 @@ def test_no_rows(): assert summary(Linter(Encoder(mistral)).report()) == ['lint:
 
 def test_windows_of_one_row():
     "Rows that become several keep their places in the text."
-    from segtune.formats.base import Windows
+    from segtune.encoder import Windows
     encoder = Encoder(mistral, windows=Windows(8, 0, 1, 0))
     batch = encoder.encode([[Segment('<s>'+'one two three four five six seven eight nine ten', True)]])
     linter = Linter(encoder, n_examples=9).add(batch, ['a:7'])

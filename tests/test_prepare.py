@@ -23,7 +23,7 @@ from segtune.data.lineage import lineage, origins, read_rows, source_rows
 from segtune.data.prepare import PrepareStats, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, token_modules, train_val_split
 from segtune.data.sources import Rows, find_rows, read_file
 from segtune.encoder import Encoder
-from segtune.formats.find import find_format
+from segtune.data.formats import find_format
 from segtune.lint.linter import Linter
 from segtune.models import bundled
 from segtune.segments import DataError, Segment
@@ -199,7 +199,7 @@ def test_a_change_of_the_code_that_makes_tokens_changes_the_key(tmp_path):
 
 
 KEY = '''
-from segtune.formats.find import find_format
+from segtune.data.formats import find_format
 from segtune.models import bundled
 from segtune.data.prepare import Source, key_of, key_parts
 from segtune.data.sources import find_rows

@@ -22,7 +22,7 @@ from .. import __version__
 from .cache import claimed, code_fingerprint, key_of, atomic_dir, writing
 from ..encoder import EncodedBatch, Encoder, format_encoder
 from .files import check_unchanged, sift, stamp_of
-from ..formats.find import RowFormat
+from .formats import RowFormat
 from ..segments import ConfigError, DataError
 from .sources import Rows
 
@@ -345,10 +345,10 @@ def finish(self:Writer,
     for name,o in (('dataset_info.json', info), ('state.json', state)): _write_json(self.path/name, o, indent=2)
 
 # %% ../../nbs/data/05_prepare.ipynb #39a06ad6
-token_modules = ('segments','tokenizer','encoder','formats.base','formats.fields','formats.named_templates',
+token_modules = ('segments','tokenizer','fast','encoder','formats.base','formats.fields','formats.named_templates',
                  'formats.sandbox','formats.messages','formats.templates','formats.chat','formats.plain',
-                 'formats.tokenized','formats.functions','formats.find','axolotl.instruct','axolotl.sharegpt',
-                 'axolotl.chat_template','data.files','data.splits','data.sources','data.prepare')
+                 'formats.tokenized','formats.functions','axolotl.instruct','axolotl.sharegpt','axolotl.chat_template',
+                 'axolotl.plain','data.formats','data.files','data.splits','data.sources','data.prepare')
 token_libraries = ('tokenizers','jinja2')
 
 def _row_parts(options): # the options that are set
