@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from test_goldens import CASES, row_format, tokenizer
 
 from segtune.data.eject import eject, eject_batch, shown
-from segtune.encoder import Encoder, format_encoder
 from segtune.data.formats import example_format, find_format, formats
+from segtune.encoder import Encoder, format_encoder
 from segtune.models import bundled
 from segtune.segments import SegtuneError, row2segments
 from segtune.tokenizer import load_tokenizer

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from segtune.encoder import format_encoder
 from segtune.data.formats import example_format, find_format, formats
+from segtune.encoder import format_encoder
 from segtune.formats.templates import chat_templates
 from segtune.laws import label_law, prompt_law, text_law
 from segtune.lint.linter import Linter

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
+from segtune.data.formats import find_format
 from segtune.data.prepare import RowOptions, iter_encoded
 from segtune.encoder import format_encoder
-from segtune.data.formats import find_format
 from segtune.models import bundled
 from segtune.project import Project
 from segtune.segments import SegtuneError

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from segtune.formats.base import formats
 from segtune.data.formats import example_format
+from segtune.formats.base import formats
 from segtune.models import bundled
 from segtune.tokenizer import load_tokenizer
 

@@ -7,10 +7,10 @@ from conftest import make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from segtune.data.formats import find_format
 from segtune.data.lineage import grep, lineage, load_with_row_ids, read_batches, source_rows, token_origin
 from segtune.data.prepare import Source, prepare
 from segtune.data.sources import find_rows
-from segtune.data.formats import find_format
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 odd = ['<s>', '</s>', ' ', '  ', '\n', 'é', '東京', '😀', 'Hello', ' there', 'good', 'bye', '.', '<', '▁', '\t']

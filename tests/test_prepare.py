@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segtune.data.findings import prepare_and_lint
+from segtune.data.formats import find_format
 from segtune.data.lineage import lineage, origins, read_rows, source_rows
 from segtune.data.prepare import PrepareStats, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, token_modules, train_val_split
 from segtune.data.sources import Rows, find_rows, read_file
 from segtune.encoder import Encoder
-from segtune.data.formats import find_format
 from segtune.lint.linter import Linter
 from segtune.models import bundled
 from segtune.segments import DataError, Segment
