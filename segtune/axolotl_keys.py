@@ -7,9 +7,9 @@ __all__ = ['ignored', 'refused', 'why_ignored', 'why_refused', 'is_given', 'fate
            'near_key']
 
 # %% ../nbs/09_axolotl_keys.ipynb #cb0acdfc
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
+from .options import near_key
 
 # %% ../nbs/09_axolotl_keys.ipynb #ec2aebe0
 _speed = 'changes speed or memory, not what is learnt'
@@ -260,18 +260,4 @@ def ignored_note(
     return 'ignored: '+'; '.join(f'{", ".join(keys)} ({reason})' for reason,keys in by.items()) if by else ''
 
 # %% ../nbs/09_axolotl_keys.ipynb #6bd81e5a
-_elsewhere = dict(lora_rank='lora_r', r='lora_r', rank='lora_r', lora_target='lora_target_modules', target_modules='lora_target_modules', lr='learning_rate',
-    epochs='num_epochs', num_train_epochs='num_epochs', steps='max_steps', max_length='sequence_len', max_seq_length='sequence_len', max_seq_len='sequence_len',
-    seq_len='sequence_len', cutoff_len='sequence_len', per_device_train_batch_size='micro_batch_size', train_batch_size='micro_batch_size',
-    per_device_eval_batch_size='eval_batch_size', model='base_model', model_name_or_path='base_model', model_name='base_model', tokenizer='tokenizer_config',
-    data='datasets', train_datasets='datasets', eval_datasets='test_datasets', output='output_dir', optim='optimizer', lr_scheduler_type='lr_scheduler',
-    scheduler='lr_scheduler', modules_to_save='lora_modules_to_save', use_dora='peft_use_dora', use_rslora='peft_use_rslora', max_gradient_norm='max_grad_norm')
-
-def near_key(
-    key:str, # Unknown
-    known, # Keys that are honoured
-)->str|None:
-    "The honoured key that an unknown one most likely means."
-    known = list(known)
-    if _elsewhere.get(key) in known: return _elsewhere[key]
-    return next(iter(get_close_matches(key, known, 1, 0.85)), None)
+_all_ = ['near_key']
