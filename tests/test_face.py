@@ -1,6 +1,7 @@
 "`import segtune as st`: light, complete, and the same as the config and the command line."
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,25 @@ def test_a_run_shows_its_curve_and_replies():
     reply = run.generate("Q:", max_new_tokens=2)
     assert isinstance(reply, str) and reply.prompt == "Q:" and reply == reply.answer.text
     assert [o.prompt for o in run.generate(["a", "b"], max_new_tokens=1)] == ["a", "b"]
+
+def test_the_lines_of_the_readme_work():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1].replace("HuggingFaceTB/SmolLM2-135M-Instruct", "bundled:tiny")
+    Path("qa.jsonl").write_text((json.dumps(dict(question="Capital of France?", answer="Paris")) + "\n") * 20)
+    Path("config.yml").write_text("base_model: bundled:tiny\ndatasets: [{path: qa.jsonl}]\n")
+    names = {}
+    exec(lines, names)
+    row, tok = names["data"][17].row, names["data"].tokenizer
+    assert tok.spell(i for i in row.labels if i != -100).decode() == " Paris" + tok.names["eos_token"]
+    assert names["run"].result.steps == 20 and names["p"].values
+
+def test_the_readme_counts_the_lint_rules_rightly():
+    from segtune.lint import linter, rules
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"One of {len(linter.rules)} [lint rules]" in readme, f"there are {len(rules.rules)} rules: say so in nbs/index.ipynb"
+
+def test_the_picture_of_the_readme_is_made_from_the_view():
+    res = subprocess.run([sys.executable, "tools/docs.py", "picture", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert res.returncode == 0, res.stderr
+    link = re.search(r"!\[[^\]]+\]\((https://\S+/main/(nbs/\S+))\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert link and (ROOT / link[2]).is_file()

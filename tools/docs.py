@@ -2,6 +2,7 @@
 
     python tools/docs.py site [--out DIR] [--engine auto|quarto|smalldocs]
     python tools/docs.py readme [--check]
+    python tools/docs.py picture [--check]     the coloured row of the home page, nbs/images/row.svg
 
 Notebooks are processed by nbdev into a temporary folder and rendered there from the top-level _quarto.yml,
 with `quarto render` when Quarto is installed, else with smalldocs. No cell is run: the pages show the stored
@@ -251,6 +252,48 @@ def front_matter2heading(txt):
     quote = f"> {fm['description']}\n\n" if fm.get("description") else ""
     return f"# {fm['title']}\n\n{quote}{body.lstrip()}"
 
+ROW = [("<s>Q: Capital of France?\nA:", False), (" Paris</s>", True)]      # what the home page shows
+PICTURE = Path("images/row.svg")
+MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+def svg_token(token, x, wide):
+    "One token with its label and id below; ink and ground are its own, so that it reads on light and dark pages"
+    ground, ink, line = ("#bfe8d4", "#0b3d27", "#17925b") if token.trained else ("#e3e6ea", "#39424b", "#8a8f98")
+    text, middle = html.escape(token.text), f'x="{x + wide / 2:g}" text-anchor="middle"'
+    weight = 600 if token.trained else 400
+    yield f'<rect x="{x:g}" y="8" width="{wide:g}" height="30" rx="4" fill="{ground}"/>'
+    yield f'<rect x="{x:g}" y="36" width="{wide:g}" height="3" fill="{line}"/>'
+    yield f'<text {middle} y="28" font-size="15" fill="{ink}" font-weight="{weight}">{text}</text>'
+    for y, n in ((58, token.label), (76, token.id)):
+        yield f'<text {middle} y="{y}" font-size="11.5" fill="{line}">{n}</text>'
+
+def row_picture(tokens, says):
+    "A row of viewed tokens as SVG: text, label and id of each, trained ones green"
+    x, parts = 62, [f'<text x="4" y="{y}" font-size="11.5" fill="#8a8f98">{o}</text>' for y, o in ((28, "token"), (58, "label"), (76, "id"))]
+    for token in tokens:
+        wide = max(14 + 9.1 * len(token.text), 10 + 7 * max(len(str(token.label)), len(str(token.id))))
+        parts += svg_token(token, x, wide)
+        x += wide + 4
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {x:g} 86" width="{x:g}" role="img" font-family="{MONO}">'
+    return "\n".join([head, f"<title>{html.escape(says)}</title>", *parts, "</svg>", ""])
+
+def home_picture():
+    "The picture of the home page, made from the view"
+    import segtune as st
+    view = st.show(ROW, "bundled:mistral-v0.1")
+    return row_picture(view.tokens, "One row, token by token: the prompt is masked with label -100, the answer and its EOS token are trained")
+
+def picture(cfg, check):
+    dst, svg = cfg.nbs_path / PICTURE, home_picture()
+    if check: return sys.exit(f"{PICTURE} is not what the view gives. Run: python tools/docs.py picture" if dst.read_text(encoding="utf-8") != svg else 0)
+    dst.parent.mkdir(exist_ok=True)
+    dst.write_text(svg, encoding="utf-8")
+
+def absolute_pictures(cfg, txt):
+    "Pictures of README.md are fetched from the repository, so that every page that shows it finds them"
+    raw = cfg.git_url.replace("https://github.com", "https://raw.githubusercontent.com")
+    return re.sub(r"!\[([^\]]*)\]\((?!https?:)([\w/.-]+)\)", rf"![\1]({raw}/{cfg.branch}/{cfg.nbs_path.name}/\2)", txt)
+
 def readme_text(cfg):
     import nbformat
     from nbconvert import MarkdownExporter
@@ -266,6 +309,7 @@ def readme_text(cfg):
         txt, _ = MarkdownExporter(config=conf).from_notebook_node(page)
     txt = txt.replace("```python\n\n```\n", "")
     txt = re.sub(r"\]\((?!https?:|/|#)([\w/]+\.ipynb)", rf"]({cfg.nbs_path.name}/\1", front_matter2heading(txt.strip()))
+    txt = absolute_pictures(cfg, txt)
     txt = re.sub(r"\n{3,}", "\n\n", "\n".join(o.rstrip() for o in txt.splitlines()))
     return txt.strip() + "\n"
 
@@ -280,8 +324,8 @@ def readme(cfg, check):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["site", "readme"])
-    p.add_argument("--check", action="store_true", help="readme: compare, write nothing")
+    p.add_argument("what", choices=["site", "readme", "picture"])
+    p.add_argument("--check", action="store_true", help="readme, picture: compare, write nothing")
     p.add_argument("--out", type=Path, help="site: folder to write (default: doc_path in settings.ini)")
     p.add_argument("--engine", default="auto", choices=["auto", "quarto", "smalldocs"])
     a = p.parse_args()
@@ -289,7 +333,8 @@ def main():
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     cfg = get_config()
-    site(cfg, out or cfg.doc_path, a.engine) if a.what == "site" else readme(cfg, a.check)
+    if a.what == "site": site(cfg, out or cfg.doc_path, a.engine)
+    else: {"readme": readme, "picture": picture}[a.what](cfg, a.check)
 
 
 if __name__ == "__main__": main()
