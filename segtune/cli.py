@@ -11,16 +11,19 @@ import json, os, sys
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .segments import ConfigError, SegtuneError
+from .segments import ConfigError, SegtuneError, printable
 
 # %% ../nbs/14_cli.ipynb #ad795a21
 app = typer.Typer(name='segtune', no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help='Fine-tune language models on prompts you write: segments of text, each trained or masked.')
 
+def _print(*lines, sep='\n', file=None): # no control character of a message, a name or a row reaches the terminal
+    print(*(printable(str(o)) for o in lines), sep=sep, file=file, flush=True)
+
 def _version(wanted):
     if not wanted: return
     from segtune import __version__
-    print(__version__)
+    _print(__version__)
     raise typer.Exit
 
 @app.callback()
@@ -42,7 +45,7 @@ def main():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code,message = 1,''
     except OSError as e: code,message = 1,f'{e.filename or "the system"}: {e.strerror or e}.'
-    if message: print(message, file=sys.stderr)
+    if message: _print(message, file=sys.stderr)
     sys.exit(code)
 
 # %% ../nbs/14_cli.ipynb #314a8198
@@ -53,35 +56,36 @@ def _open(path, overrides):
     from segtune.project import Project
     project = Project.open(path, overrides or [])
     if int(os.environ.get('RANK') or 0): return project # one process of several speaks
-    for n in project.notes: print(n if n.startswith('WARNING') else f'note: {n}', file=sys.stderr)
+    for n in project.notes: _print(n if n.startswith('WARNING') else f'note: {n}', file=sys.stderr)
     return project
 
 # %% ../nbs/14_cli.ipynb #061bde3d
 _styles = {'error':'bold red', 'warning':'bold yellow', 'note':'bold cyan', 'Fix:':'bold'}
 
 def _say(lines, indent=''):
-    if not sys.stdout.isatty(): return print(*(f'{indent}{o}'.rstrip() for o in lines), sep='\n')
+    if not sys.stdout.isatty(): return _print(*(f'{indent}{o}'.rstrip() for o in lines), sep='\n')
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
     console = Console(highlight=False)
     for o in lines:
+        o = printable(o)
         text,word = Text(o.strip()),o.strip().partition(' ')[0]
         if word in _styles: text.stylize(_styles[word], 0, len(word))
         console.print(Padding(text, (0, 0, 0, len(indent)+len(o)-len(o.lstrip())), expand=False))
 
 def _tell_prepared(project):
     for s in [*project.sources, *project.held_sources]: # what was chosen without being asked for
-        for n in s.rows.notes: print(f'note: {n}', file=sys.stderr)
+        for n in s.rows.notes: _print(f'note: {n}', file=sys.stderr)
     _tell('train', project.prepared)
     if project.held: _tell('held out', project.held)
     for s in [*project.sources, *project.held_sources]: # what a format did that a user might not expect
-        for n in s.format.notes: print(f'note: {s.name}: {n}', file=sys.stderr)
+        for n in s.format.notes: _print(f'note: {s.name}: {n}', file=sys.stderr)
 
 def _tell(name, p):
     if int(os.environ.get('RANK') or 0): return # one process of several speaks
     from segtune.lint.linter import summary
-    print(f'{name}: {p.path} ({"found ready" if p.from_cache else "prepared"})')
+    _print(f'{name}: {p.path} ({"found ready" if p.from_cache else "prepared"})')
     _say([*p.count.lines(), *summary(p.lint)], '  ')
 
 # %% ../nbs/14_cli.ipynb #b463b559
@@ -100,8 +104,8 @@ def check(config:ConfigPath, set:Overrides=None,
         if problems: raise typer.Exit(2)
         return
     from segtune.project import open_config
-    for n in open_config(config, set or [])[1]: print(n if n.startswith('WARNING') else f'note: {n}')
-    print(f'{config}: no mistakes')
+    for n in open_config(config, set or [])[1]: _print(n if n.startswith('WARNING') else f'note: {n}')
+    _print(f'{config}: no mistakes')
 
 # %% ../nbs/14_cli.ipynb #3ce89369
 def _print_rows(p, tok, n, text_only, seed):
@@ -111,13 +115,13 @@ def _print_rows(p, tok, n, text_only, seed):
     color = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
     at = sample_rows(p.count.rows, n, seed)
     for i,(ids,labels) in zip(at, read_rows(p.path, at)):
-        print('\n{}:{}'.format(*lineage(p, i)))
+        _print('\n{}:{}'.format(*lineage(p, i)))
         print(token_line(tok, ids, labels, color=color, text_only=text_only))
 
 def _stop_on_findings(project):
     found = [p.lint['severities']['error'] for p in (project.prepared, project.held) if p]
     if project.cfg.on_lint=='error' and any(found):
-        print('lint found an error, and on_lint is error, so this ends here.', file=sys.stderr)
+        _print('lint found an error, and on_lint is error, so this ends here.', file=sys.stderr)
         raise typer.Exit(1)
 
 @app.command()
@@ -165,7 +169,7 @@ def _print_found(project, found, only, diff, table):
     from segtune.look.view import show
     tok,fmt = project.tokenizer,found.source.format
     if diff:
-        print(found.place)
+        _print(found.place)
         their = Encoder(tok, diff, fmt.train_on_inputs).encode_row(found.row.segments)
         Console(highlight=False).print(diff_rows(tok, found.row, their, (fmt.boundary, diff)))
     else: print_row(show(tok, found.row, found.place), only=only, table=table)
@@ -188,15 +192,15 @@ def inspect(config:ConfigPath, set:Overrides=None,
     if only not in ('all','trained','masked'): raise ConfigError(f'expected all, trained or masked, got {only!r}.', source='--only')
     project = _open(config, set)
     if stats: _print_stats(project)
-    if html: print(project.report(html, html_rows))
+    if html: _print(project.report(html, html_rows))
     if not (stats or html) or row or random or grep is not None:
         found = project.rows_at(_wanted(row, random, seed, grep))
         for o in found: _print_found(project, o, only, diff, table)
-        if not found: print('no rows match', file=sys.stderr)
+        if not found: _print('no rows match', file=sys.stderr)
 
 def _print_stats(project):
     from segtune.look.stats import stats_lines
-    print(*stats_lines(project.stats(), project.cfg.sequence_len), sep='\n')
+    _print(*stats_lines(project.stats(), project.cfg.sequence_len), sep='\n')
 
 # %% ../nbs/14_cli.ipynb #1c3b019b
 def _describe(name, tok):
@@ -206,13 +210,13 @@ def _describe(name, tok):
     from segtune.segments import visible
     from segtune.look.view import show
     f,fmt = formats[name],example_format(name, tok)
-    print(f'{name}: {f.about}')
-    for k,v in f.fields.items(): print(f'  {k}: {v}')
+    _print(f'{name}: {f.about}')
+    for k,v in f.fields.items(): _print(f'  {k}: {v}')
     for what,o in (('boundary', f.boundary), ('styles', ', '.join(f.styles)), ('options', ', '.join(f.options)), ('read from', f.read_from)):
-        if o: print(f'  ({what}: {o})')
-    print(f'\nexample row\n  {json.dumps(f.example, ensure_ascii=False)}\n\nsegments')
+        if o: _print(f'  ({what}: {o})')
+    _print(f'\nexample row\n  {json.dumps(f.example, ensure_ascii=False)}\n\nsegments')
     segments = fmt(f.example)
-    for s in segments: print(f'  {"trained" if s.label else "masked ":8} {visible(s.text)}')
+    for s in segments: _print(f'  {"trained" if s.label else "masked ":8} {visible(s.text)}')
     if tok: print_row(show(tok, format_encoder(fmt, tok).encode_row(segments)))
 
 @app.command()
@@ -223,7 +227,7 @@ def formats(name:Annotated[Optional[str], typer.Argument(help='One of them', met
     from segtune.data.formats import formats as known
     from segtune.tokenizer import load_tokenizer
     if name is None:
-        for f in known.values(): print(f'{f.name:40} {f.about}')
+        for f in known.values(): _print(f'{f.name:40} {f.about}')
         return
     tok = load_tokenizer(tokenizer) if tokenizer else None
     base = name if name in known else name.removesuffix('.load').partition(':')[0]
@@ -260,9 +264,9 @@ def eject(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help
         for p in files.values(): os.replace(_part(p), p)
     finally:
         for p in files.values(): _part(p).unlink(missing_ok=True)
-    for k,r in reports.items(): print(f'{files[k]}: {r.rows:,} rows, {len(r.inexact):,} of them not with the same tokens')
-    print(f'{files["config"]}: reads {"them" if len(reports)>1 else "it"}')
-    for o in [o for r in reports.values() for o in r.inexact][:5]: print(o)
+    for k,r in reports.items(): _print(f'{files[k]}: {r.rows:,} rows, {len(r.inexact):,} of them not with the same tokens')
+    _print(f'{files["config"]}: reads {"them" if len(reports)>1 else "it"}')
+    for o in [o for r in reports.values() for o in r.inexact][:5]: _print(o)
 
 # %% ../nbs/14_cli.ipynb #7ac13a19
 def _write_ejected_config(path, config, set, files):
@@ -280,8 +284,8 @@ def init(directory:Annotated[str, typer.Argument(help='New directory', metavar='
     base_model:Annotated[str, typer.Option(help='A directory, or a name on the hub')]='HuggingFaceTB/SmolLM2-135M-Instruct'):
     "Write a starter project, ready to run."
     from segtune.demo import write_starter
-    for name,n in write_starter(directory, base_model).items(): print(f'{directory}/data/{name}.jsonl: {n:,} rows')
-    print(f'{directory}/config.yml\n\nNext:\n  cd {directory}\n  segtune preprocess config.yml --debug\n  segtune train config.yml\n  segtune generate config.yml --compare-base')
+    for name,n in write_starter(directory, base_model).items(): _print(f'{directory}/data/{name}.jsonl: {n:,} rows')
+    _print(f'{directory}/config.yml\n\nNext:\n  cd {directory}\n  segtune preprocess config.yml --debug\n  segtune train config.yml\n  segtune generate config.yml --compare-base')
 
 # %% ../nbs/14_cli.ipynb #9501b5f9
 @app.command()
@@ -293,9 +297,9 @@ def train(config:ConfigPath, set:Overrides=None,
     project = _open(config, set)
     _tell_prepared(project)
     _stop_on_findings(project)
-    result = project.train(resume=resume, overwrite=overwrite, log=lambda o: print(o, flush=True))
-    if result.eval_before is not None: print(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
-    print(f'adapter and loss curve: {result.output_dir}')
+    result = project.train(resume=resume, overwrite=overwrite, log=lambda o: _print(o))
+    if result.eval_before is not None: _print(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
+    _print(f'adapter and loss curve: {result.output_dir}')
 
 # %% ../nbs/14_cli.ipynb #cf26f2e8
 def _prompts(project, text, rows): # [(what it is called, ids)]
@@ -331,9 +335,9 @@ def generate(config:ConfigPath, set:Overrides=None,
     ids = [i for _,i in prompts]
     answers = [(c.base, c.tuned) for c in compare(model, tok, ids, **how)] if compare_base else [(None, a) for a in run(model, tok, ids, **how)]
     for (name,i),(base,tuned) in zip(prompts, answers):
-        print(f'--- {name}\n{tok.spell(i).decode(errors="replace")}')
-        if base: print(f'--- base ({base.ended})\n{base.text.strip() or "(nothing)"}')
-        print(f'--- tuned ({tuned.ended})\n{tuned.text.strip() or "(nothing)"}\n')
+        _print(f'--- {name}\n{tok.spell(i).decode(errors="replace")}')
+        if base: _print(f'--- base ({base.ended})\n{base.text.strip() or "(nothing)"}')
+        _print(f'--- tuned ({tuned.ended})\n{tuned.text.strip() or "(nothing)"}\n')
 
 # %% ../nbs/14_cli.ipynb #8e2c6a43
 @app.command()
@@ -344,9 +348,9 @@ def evaluate(config:ConfigPath, set:Overrides=None):
     rows = project.rows()[1]
     if rows is None: raise ConfigError('there are no held-out rows. Set val_set_size or test_datasets.', source=config)
     e = run(_model(project)[0], rows, batch_size=project.cfg.eval_batch_size or project.cfg.micro_batch_size)
-    print(f'{len(rows):,} rows, {e.n_tokens:,} trained tokens')
-    if e.base_loss is not None: print(f'base:  loss {e.base_loss:.4f}, perplexity {e.base_perplexity:.2f}')
-    print(f'tuned: loss {e.loss:.4f}, perplexity {e.perplexity:.2f}')
+    _print(f'{len(rows):,} rows, {e.n_tokens:,} trained tokens')
+    if e.base_loss is not None: _print(f'base:  loss {e.base_loss:.4f}, perplexity {e.base_perplexity:.2f}')
+    _print(f'tuned: loss {e.loss:.4f}, perplexity {e.perplexity:.2f}')
 
 @app.command()
 def merge(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help='New directory')], set:Overrides=None,
@@ -355,7 +359,7 @@ def merge(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help
     from segtune.training.generate import merge as run
     project = _open(config, set)
     where = dict(base_model=_base(project), trust_remote_code=project.cfg.trust_remote_code)
-    print(run(project.cfg.output_dir, out, dtype=dtype, **where))
+    _print(run(project.cfg.output_dir, out, dtype=dtype, **where))
 
 # %% ../nbs/14_cli.ipynb #9ef202a0
 @app.command()

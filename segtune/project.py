@@ -22,6 +22,7 @@ from .data.lineage import SourceRow, source_rows
 from .models import bundled_path
 from .data.prepare import Prepared, Source, train_val_split
 from .formats.base import formats
+from .lint.rules import lint_context
 from .segments import ConfigError
 from .data.sources import find_rows
 from .tokenizer import FastTokenizer, load_tokenizer
@@ -207,13 +208,14 @@ class Inputs:
 class Project(Inputs):
     "A config and all that is made from it, each part once."
     @cached_property
-    def lint_context(self)->dict: # `base_vocab`, where new tokens would not be trained
-        "What lint rules are told of the model."
-        cfg = self.cfg
-        if not cfg.lora_model_dir: return {}
-        earlier = Path(cfg.lora_model_dir)
-        known = earlier if (earlier/'tokenizer.json').exists() else cfg.tokenizer_config or cfg.base_model
-        return dict(base_vocab=len(load_tokenizer(known).spellings))
+    def lint_context(self)->dict: # Fields of `Context`
+        "What lint rules are told of the model and of the config."
+        cfg,known = self.cfg,None
+        if cfg.lora_model_dir: # other tokens' embeddings are trained
+            earlier = Path(cfg.lora_model_dir)
+            beside = (earlier/'tokenizer.json').exists()
+            known = load_tokenizer(earlier if beside else cfg.tokenizer_config or cfg.base_model)
+        return lint_context(self.tokenizer, known, cfg.adapter, cfg.lora_modules_to_save, cfg.special_tokens)
 
     def _prepare(self, sources, **how):
         given = {**_fields(prepare_and_lint, self.cfg), **self.lint_context, **how}

@@ -15,7 +15,7 @@ from os import PathLike, fspath
 from typing import NamedTuple
 
 # %% ../nbs/00_segments.ipynb #8ae83426
-_unprintable = re.compile('[\x00-\x1f\x7f\ud800-\udfff]')
+_unprintable = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 
 def printable(
     text:str, # A message, or the name of a file

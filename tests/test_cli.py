@@ -286,3 +286,20 @@ def test_file_names_that_are_no_text(project):
     (project/'config.yml').write_text(published.replace('output.jsonl', '"*.jsonl"'))
     r = segtune(project, 'preprocess', 'config.yml', '--debug', PYTHONUTF8='1')
     assert r.returncode in (0, 2) and 'Traceback' not in r.stderr
+
+
+def test_no_control_character_reaches_the_terminal(project):
+    "Out of a message, a file's name, a row or a finding; they are spelled out."
+    bad = '\x1b[2J\x07\x00\x9b'
+    row = dict(segments=[dict(label=False, text=f'<s>{bad}'), dict(label=True, text=f'{bad} \r</s>')])
+    name = 'a\x1b[31m\x07.jsonl'
+    (project/name).write_text(json.dumps(row)+'\n')
+    (project/'config.yml').write_text(json.dumps(dict(base_model='mistralai/Mistral-7B-v0.1', datasets=[dict(path=name, type='segments')])))
+    (project/'wrong.jsonl').write_text(json.dumps({'segments': [{'label': bad, bad: 1}]})+'\n')
+    def said(*args):
+        r = segtune(project, *args)
+        assert '\\x1b' in r.stdout+r.stderr, args
+        return r.stdout+r.stderr
+    texts = [said('preprocess', 'config.yml', '--debug'), said('lint', 'config.yml'), said('inspect', 'config.yml', '--row', '0'),
+             said('preprocess', 'config.yml', '--set', 'datasets=[{path: wrong.jsonl, type: segments}]'), said('check', f'{bad[:-2]}.yml')]
+    assert not [c for text in texts for c in text if not c.isprintable() and c not in '\n\t']

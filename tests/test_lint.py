@@ -354,3 +354,21 @@ def test_setting_the_key_that_a_fix_names_silences_it():
         return {o.rule for o in Linter(Encoder(tok), **context).add(Encoder(tok).encode(rows)).finish()}
     assert found(adapter='lora', special_tokens={'pad_token': '</s>'}) == {'new-tokens', 'pad-eos'}
     assert found(adapter='lora', lora_modules_to_save=['embed_tokens', 'lm_head'], special_tokens={'pad_token': '<unk>'}) == set()
+
+
+def test_keys_that_a_fix_names_work_in_a_config(tmp_path, monkeypatch):
+    "pad-eos is found where the config asks for it, and goes with the key that its fix names, or where it is silenced."
+    from segtune.project import Project
+    monkeypatch.chdir(tmp_path)
+    rows = [dict(segments=[dict(label=False, text=f'<s>Q: {i}?\nA:'), dict(label=True, text=' yes</s>')]) for i in range(3)]
+    (tmp_path/'qa.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    config = dict(base_model='bundled:mistral-v0.1', adapter='lora', datasets=[dict(path='qa.jsonl', type='segments')], special_tokens=dict(pad_token='</s>'))
+    (tmp_path/'config.yml').write_text(json.dumps(config))
+    def found(*overrides):
+        report = Project.open('config.yml', list(overrides)).prepared.lint
+        return {r['id'] for r in report['rules']}
+    assert 'pad-eos' in found()
+    assert 'pad-eos' not in found('special_tokens={pad_token: <unk>}')
+    assert 'pad-eos' not in found('lint_silence=[pad-eos]')
+    one = Project.open('config.yml')
+    assert 'pad-eos' in {o.rule for o in one.findings(one.rows_at([0])[0])}

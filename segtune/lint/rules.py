@@ -65,11 +65,13 @@ def lint_context(
     adapter:str|None=None, # As in the config; without one every weight is trained
     lora_modules_to_save:Iterable[str]|None=None, # Likewise: modules trained in full
     special_tokens:dict|None=None, # Likewise; a pad token that is EOS is only looked for where it is named here
-)->dict: # Fields of `Context`
+)->dict: # Fields of `Context` that are not as they are by default
     "What lint rules are told of the model and of the config."
     asked = (special_tokens or {}).get('pad_token')
-    return dict(base_vocab=None if known is None else len(known.spellings), masks_pad=bool(asked) and asked==tok.eos,
-                trains_embeddings=not adapter or any('embed' in o for o in lora_modules_to_save or ()))
+    out = dict(masks_pad=True) if asked and asked==tok.eos else {}
+    if known is None: return out
+    trained = not adapter or any('embed' in o for o in lora_modules_to_save or ())
+    return dict(**out, base_vocab=len(known.spellings), trains_embeddings=trained)
 
 # %% ../../nbs/lint/00_rules.ipynb #2567fe19
 class Facts:

@@ -7,7 +7,8 @@ __all__ = ['token_text', 'row_lines', 'print_row', 'tokens_table']
 
 # %% ../../nbs/look/01_terminal.ipynb #88a14776
 from itertools import groupby
-from .view import RowView, counts, fold, printable
+from .view import RowView, counts, fold
+from ..segments import printable
 
 # %% ../../nbs/look/01_terminal.ipynb #a3735592
 def token_text(
