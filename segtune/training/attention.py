@@ -66,15 +66,16 @@ class _PieceAttention(torch.autograd.Function):
     "Attention of a pack on a CPU; heads are already grouped: key heads x group x tokens x width."
     @staticmethod
     def forward(ctx, q, k, v, sinks, mask, scale):
-        out = torch.zeros_like(q, dtype=torch.float64 if q.dtype==torch.float64 else torch.float32)
-        lse = out.new_full(q.shape[:-1], -torch.inf)
+        out = torch.empty_like(q, dtype=torch.float64 if q.dtype==torch.float64 else torch.float32)
+        lse = out.new_empty(q.shape[:-1])
         for piece in mask.pieces:
             q0,q1,k0,k1,causal = piece
             add,blind = _piece_mask(mask, piece, q.dtype)
             qs,ks = slice(q0, q1),slice(k0, k1)
             o,l = _flash(q[:,:,qs], k[:,:,ks], v[:,:,ks], 0.0, bool(causal) and add is None, attn_mask=add, scale=scale)
             if blind is not None: l = l.masked_fill(blind, -torch.inf)   # the kernel says 0 there
-            _merge(out[:,:,qs], lse[:,:,qs], o, l)
+            if causal: out[:,:,qs],lse[:,:,qs] = o,l                     # every token has one such piece, and it is first
+            else: _merge(out[:,:,qs], lse[:,:,qs], o, l)
         if sinks is not None:
             both = torch.logaddexp(lse, sinks.to(lse.dtype)[:,:,None])
             out.mul_((lse-both).exp().unsqueeze(-1))
@@ -88,14 +89,15 @@ class _PieceAttention(torch.autograd.Function):
     def backward(ctx, grad):
         (q,k,v,sinks,out,lse),mask = ctx.saved_tensors,ctx.mask
         grad = grad.contiguous()
-        dq,dk,dv = torch.zeros_like(q),*(torch.zeros(k.shape, dtype=k.dtype) for _ in range(2))
+        dq,dk,dv = (torch.empty(o.shape, dtype=o.dtype) for o in (q, k, v))
         for piece in mask.pieces:
             q0,q1,k0,k1,causal = piece
             qs,ks = slice(q0, q1),slice(k0, k1)
             add,_ = _piece_mask(mask, piece, q.dtype)
             a,b,c = _flash_back(grad[:,:,qs], q[:,:,qs], k[:,:,ks], v[:,:,ks], out[:,:,qs], lse[:,:,qs], 0.0,
                                 bool(causal) and add is None, attn_mask=add, scale=ctx.scale)
-            dq[:,:,qs] += a; dk[:,:,ks] += b; dv[:,:,ks] += c
+            if causal: dq[:,:,qs],dk[:,:,ks],dv[:,:,ks] = a,b,c
+            else: dq[:,:,qs] += a; dk[:,:,ks] += b; dv[:,:,ks] += c
         taken = None if sinks is None else (sinks.to(lse.dtype)[:,:,None]-lse).exp()
         ds = None if sinks is None else -(taken*(grad*out).sum(-1)).sum(-1).to(sinks.dtype)
         return dq,dk,dv,ds,None,None

@@ -133,19 +133,19 @@ def _bend(z, head): # scale and soft cap, in place
     if head.softcap: z.div_(head.softcap).tanh_().mul_(head.softcap)
     return z
 
-def _frozen_chunk(h, targets, weight, bias, head, grad): # sum of the losses, and the gradient of h or None
-    z = h.to(weight.dtype)@weight.t()
+def _frozen_chunk(h, targets, weight, bias, head, grad, room): # sum of the losses, and the gradient of h or None
+    z = torch.mm(h.to(weight.dtype), weight.t(), out=room[:len(h)])
     if bias is not None: z += bias
     z = _bend(z if z.dtype in (torch.float32, torch.float64) else z.float(), head)
     slope = 1-(z/head.softcap).square_() if grad and head.softcap else None
-    lse,rows = z.logsumexp(-1),torch.arange(len(z), device=z.device)
-    total = (lse-z[rows,targets]).sum(dtype=torch.float64)
-    if not grad: return total,None
-    z.sub_(lse[:,None]).exp_()
-    z[rows,targets] -= 1
+    rows = torch.arange(len(z), device=z.device)
+    right,most = z[rows,targets],z.amax(-1, keepdim=True)
+    total = z.sub_(most).exp_().sum(-1, keepdim=True)
+    loss = ((most+total.log())[:,0]-right).sum(dtype=torch.float64)
+    if not grad: return loss,None
+    z[rows,targets] -= total[:,0]   # the softmax less one at the target, times the total
     if slope is not None: z.mul_(slope)
-    if head.scale!=1: z.mul_(head.scale)
-    return total,(z.to(weight.dtype)@weight).to(h.dtype)
+    return loss,(z.to(weight.dtype)@weight).to(h.dtype).mul_(head.scale/total)
 
 class _FrozenLoss(torch.autograd.Function):
     "Cross-entropy over a frozen linear head, its gradient made on the way forward."
@@ -153,8 +153,9 @@ class _FrozenLoss(torch.autograd.Function):
     def forward(ctx, hidden, targets, weight, bias, head):
         grad = ctx.needs_input_grad[0]
         total,parts = torch.zeros((), dtype=torch.float64, device=hidden.device),[]
+        room = weight.new_empty(min(len(hidden), chunk_size), len(weight))   # one chunk's logits, used again
         for h,t in zip(hidden.split(chunk_size), targets.split(chunk_size)):
-            loss,g = _frozen_chunk(h, t, weight, bias, head, grad)
+            loss,g = _frozen_chunk(h, t, weight, bias, head, grad, room)
             total += loss
             parts.append(g)
         if grad: ctx.save_for_backward(torch.cat(parts) if parts else torch.zeros_like(hidden))
