@@ -217,6 +217,66 @@ def test_the_fingerprint_is_the_same_from_a_zip_archive(tmp_path):
     assert fingerprint(tmp_path/'segtune.zip') == fingerprint(PACKAGE.parent)
 
 
+def test_code_that_is_proved_to_make_the_same_tokens_finds_them(tmp_path):
+    "Copies of the package: as it is, changed, and changed with its fingerprint in the table of proved code"
+    (tmp_path/'data.jsonl').write_text(json.dumps(hello)+'\n')
+    for copy in ('old', 'changed', 'proved'):
+        shutil.copytree(PACKAGE, tmp_path/copy/'segtune', ignore=shutil.ignore_patterns('__pycache__', 'tiny'))
+        (tmp_path/copy/'segtune/assets/tokens.json').unlink()
+    for copy in ('changed', 'proved'):
+        encoder = tmp_path/copy/'segtune/encoder.py'
+        encoder.write_text(encoder.read_text()+'\n_more = 1\n')
+    old, changed = (python(FINGERPRINT, tmp_path, tmp_path/o).strip() for o in ('old', 'changed'))
+    table = json.dumps({'of some time before': 'the name', old: 'a name', changed: 'a name'})
+    key = {o: python(PREPARED, tmp_path, tmp_path/o).split() for o in ('old', 'changed')}
+    assert key['old'][1] == key['changed'][1] == 'False' and key['old'][0] != key['changed'][0]
+    for copy in ('old', 'proved'): (tmp_path/copy/'segtune/assets/tokens.json').write_text(table)
+    named, again = (python(PREPARED, tmp_path, tmp_path/o).split() for o in ('old', 'proved'))
+    assert named[1] == 'False' and again == [named[0], 'True'] and named[0] != key['old'][0]
+
+
+FINGERPRINT = """
+from segtune.data.cache import code_fingerprint
+from segtune.data.prepare import token_modules
+print(code_fingerprint(token_modules))
+"""
+PREPARED = """
+from segtune.formats.find import find_format
+from segtune.models import bundled
+from segtune.data.prepare import Source, prepare
+from segtune.data.sources import find_rows
+from segtune.tokenizer import load_tokenizer
+sources = [Source(r, find_format('segments')) for r in find_rows('data.jsonl')]
+p = prepare(sources, load_tokenizer(bundled('gpt2')))
+print(p.path.name, p.from_cache)
+"""
+
+
+def test_the_fingerprint_depends_neither_on_the_names_nor_on_the_order_of_modules(tmp_path):
+    for copy in ('one', 'two'): shutil.copytree(PACKAGE, tmp_path/copy/'segtune', ignore=shutil.ignore_patterns('__pycache__', 'assets'))
+    (tmp_path/'two/segtune/data/splits.py').rename(tmp_path/'two/segtune/parts_of_data.py')
+    def fingerprint(copy, *modules):
+        code = f'from segtune.data.cache import code_fingerprint; print(code_fingerprint({modules!r}))'
+        return python(code, tmp_path, tmp_path/copy)
+    one = fingerprint('one', 'encoder', 'data.splits', 'laws')
+    assert one == fingerprint('two', 'parts_of_data', 'laws', 'encoder')
+    assert one != fingerprint('one', 'encoder', 'data.splits')
+
+
+def test_the_table_of_proved_code_names_each_of_its_names():
+    table = json.loads((PACKAGE/'assets/tokens.json').read_text())
+    assert table and all(len(o) == 64 for pair in table.items() for o in pair)
+    assert set(table.values()) <= set(table)
+
+
+def test_the_tool_adds_code_under_the_newest_name_or_as_one_of_its_own(monkeypatch):
+    monkeypatch.syspath_prepend(str(PACKAGE.parent/'tools'))
+    from tokens import add
+    assert add({}, 'a') == {'a': 'a'}
+    assert list(add({'a': 'a', 'b': 'b', 'c': 'b'}, 'd').items())[-1] == ('d', 'b')
+    assert list(add({'a': 'a', 'b': 'b'}, 'a', new=True).items()) == [('b', 'b'), ('a', 'a')]
+
+
 def test_options_that_are_not_used_leave_the_key(tmp_path):
     a = prepare([copies(tmp_path, 5)], make_tokenizer('gpt2'), tmp_path/'out')
     unused = dict(min_sample_len=None, dataset_exact_deduplication=False, on_bad='error')

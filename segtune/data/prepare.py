@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 from .. import __version__
-from .cache import claimed, code_fingerprint, key_of, atomic_dir, writing
+from .cache import atomic_dir, claimed, code_fingerprint, key_of, token_code, writing
 from ..encoder import EncodedBatch, Encoder, format_encoder
 from .files import check_unchanged, sift, stamp_of
 from .formats import RowFormat
@@ -379,7 +379,8 @@ def key_parts(
     def one(s):
         files = [_stamp(f, stamps).digest for f in s.rows.files]
         return dict(format=number(s.format), files=files, **s.rows.identity)
-    code = dict(segtune=code_fingerprint(token_modules), **{o:installed_version(o) for o in token_libraries})
+    libraries = {o:installed_version(o) for o in token_libraries}
+    code = dict(segtune=token_code(code_fingerprint(token_modules)), **libraries)
     read = [one(s) for s in sources]
     return dict(code=code, tokenizer=tokenizer.fingerprint(), sources=read, formats=formats, **options)
 
