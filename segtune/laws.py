@@ -22,7 +22,7 @@ class Finding(NamedTuple):
     row:int # Row of the batch or dataset, from 0
     segment:int|None # Segment at that place, from 0, or None
     message:str # What is wrong, with the text
-    mend:str # What to do
+    fix:str # What to do
 
 class RowText:
     "A row's text, and the segments under it."

@@ -208,7 +208,7 @@ class Inputs:
 class Project(Inputs):
     "A config and all that is made from it, each part once."
     @cached_property
-    def lint_context(self)->dict: # Fields of `Context`
+    def lint_context(self)->dict: # Fields of `LintContext`
         "What lint rules are told of the model and of the config."
         cfg,known = self.cfg,None
         if cfg.lora_model_dir: # other tokens' embeddings are trained

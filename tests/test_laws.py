@@ -11,7 +11,7 @@ from segtune import laws
 from segtune.encoder import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, safe_cuts, text_law
 from segtune.lint.linter import Linter
-from segtune.lint.rules import Context, Facts, apply_rule, rules
+from segtune.lint.rules import LintBatch, LintContext, apply_rule, rules
 from segtune.segments import Segment, merge_segments
 from segtune.tokenizer import FastTokenizer
 
@@ -186,7 +186,7 @@ def test_the_prompt_law_and_its_quick_rule_find_what_the_plain_law_finds(name, b
             row, ids = laws.RowText(batch[i]), encoded.row(i).ids
             if opens := laws._opens(row):
                 assert len(list(laws._long_row(encoder, i, row, opens, ids))) == sum(k == i for k, _ in plain)
-        found = apply_rule(rules['prompt-mismatch'], Facts(Context(encoder), encoded))[0].tolist()
+        found = apply_rule(rules['prompt-mismatch'], LintBatch(LintContext(encoder), encoded))[0].tolist()
         assert found == sorted({i for i, _ in plain if len(encoded.row(i).ids)})
 
 
@@ -194,7 +194,7 @@ def test_prompts_through_a_word_after_a_special_token_are_named():
     encoder = Encoder(make_tokenizer('mistral'))
     batch = encoder.encode([[Segment('<s>intern', True), Segment('ational', False), Segment(' x', True)]], spans=True)
     assert [o.row for o in prompt_law(encoder, batch)] == [0]
-    assert apply_rule(rules['prompt-mismatch'], Facts(Context(encoder), batch))[0].tolist() == [0]
+    assert apply_rule(rules['prompt-mismatch'], LintBatch(LintContext(encoder), batch))[0].tolist() == [0]
 
 
 @pytest.mark.parametrize('name', ['mistral', 'gpt2'])

@@ -15,8 +15,8 @@ from segtune.data.prepare import limit_length
 from segtune.data.stdlib import stdlib_rows
 from segtune.encoder import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, text_law
-from segtune.lint.linter import Linter, repeats, share_bounds, summary
-from segtune.lint.rules import Context, Facts, apply_rule, lint_context, rules
+from segtune.lint.linter import Linter, find_duplicates, share_bounds, summary
+from segtune.lint.rules import LintBatch, LintContext, apply_rule, lint_context, rules
 from segtune.models import bundled, packaged_path
 from segtune.segments import Segment, read_jsonl, row2segments
 from segtune.tokenizer import FastTokenizer, load_tokenizer
@@ -91,7 +91,7 @@ def rows_of(rule, facts): return set(apply_rule(rules[rule], facts)[0].tolist())
 def facts(name, batch_rows, boundary):
     "Facts of those rows in which no special token is cut in two; there the laws and the rules part on purpose"
     encoder = Encoder(make_tokenizer(name), boundary)
-    def of(rows): return Facts(Context(encoder), encoder.encode(rows, spans=True))
+    def of(rows): return LintBatch(LintContext(encoder), encoder.encode(rows, spans=True))
     every = of(batch_rows)
     halved = {i for i in range(len(batch_rows)) if any(c in every.texts[i] for c in every.context.cuts)} & rows_of('fake-special', every)
     return of([r for i, r in enumerate(batch_rows) if i not in halved])
@@ -148,7 +148,7 @@ def test_the_prompt_rule_asks_the_law_only_where_it_must(name, monkeypatch):
     monkeypatch.setattr('segtune.lint.rules.prompt_law', law)
     encoder = Encoder(make_tokenizer(name), 'axolotl')
     row = [Segment('<s>def f(x):\n    return x', False), Segment(' + 1\n', True), Segment('def g(y):\n        pass ', False), Segment(' # so\n</s>', True)]
-    facts_ = Facts(Context(encoder), encoder.encode([row]*200))
+    facts_ = LintBatch(LintContext(encoder), encoder.encode([row]*200))
     found = apply_rule(rules['prompt-mismatch'], facts_, 3)
     assert len(found[0]) in (0, 200) and sum(asked) <= 3
     assert len(found[1]) == min(3, len(found[0]))
@@ -178,7 +178,7 @@ def test_quiet_on_the_demo_data(name):
 def test_rules_are_complete_records():
     for r in rules.values():
         assert r.severity in ('error', 'warning', 'note') and r.scope in ('row', 'every', 'set')
-        assert r.why.endswith('.') and r.mend.endswith('.') and r.why.count('. ') == 0, r.id
+        assert r.why.endswith('.') and r.fix.endswith('.') and r.why.count('. ') == 0, r.id
 
 
 def test_every_rule_has_its_section():
@@ -219,7 +219,7 @@ def test_what_is_dropped_or_cut_is_what_fit_says():
     encoder = Encoder(mistral)
     batch = encoder.encode([qa(1), qa(2, 'It is '*20), [], qa(3)])
     for on_long in ('drop', 'cut'):
-        assert np.array_equal(Facts(Context(encoder, 20, on_long), batch).kept, limit_length(batch, 20, on_long)[0])
+        assert np.array_equal(LintBatch(LintContext(encoder, 20, on_long), batch).kept, limit_length(batch, 20, on_long)[0])
     linter = Linter(encoder).add(batch, kept=np.array([16, 0, 0, 9]))
     assert linter.counts == {'cut': 1, 'too-long': 1, 'empty': 1}
 
@@ -274,10 +274,10 @@ def test_windows_of_one_row():
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=12))
-def test_repeats(keys):
+def test_find_duplicates(keys):
     first = {}
     want = {i: first[k] for i, k in enumerate(keys) if first.setdefault(k, i) != i}
-    assert repeats(np.array(keys, np.int64), np.arange(len(keys))) == want
+    assert find_duplicates(np.array(keys, np.int64), np.arange(len(keys))) == want
 
 
 def test_cut_rows_are_compared_as_they_are_trained():
@@ -337,7 +337,7 @@ def test_no_fix_names_a_setting_that_is_made(boundary):
             [Segment('<s>a ', False), Segment('b</s></s>', True), Segment(' ', False), Segment(' c', True)]]
     encoder = Encoder(mistral, boundary)
     findings = Linter(encoder).add(encoder.encode(rows)).finish()
-    assert findings and not [o for o in findings if boundary == 'split' and 'boundary: split' in o.mend]
+    assert findings and not [o for o in findings if boundary == 'split' and 'boundary: split' in o.fix]
 
 
 def test_an_outlier_is_far_from_the_others():

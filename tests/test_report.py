@@ -18,10 +18,10 @@ from test_site import chromium, css, requested, unavailable
 
 from segtune.encoder import Encoder, boundaries
 from segtune.look.report import TokenFacts, label_runs, packed, varints, write_report
-from segtune.look.view import as_row, token_segments, view_tokens
+from segtune.look.view import as_row, segment_numbers, view_tokens
 from segtune.segments import Segment
 
-Found = namedtuple('Found', 'rule severity row segment message mend')
+Found = namedtuple('Found', 'rule severity row segment message fix')
 parts = ['<s>', '</s>', ' ', '  ', '\n', '\n\n', '\t', '\u200b', '\u0301', 'e\u0301', 'é', '東京', '😀', '❤️', '👨‍👩‍👧', 'שלום', '·', '·', '▁', '⏎', 'Hello', ' there', '</script><b>&amp;', '"', '##ing', '\0', '\x85', '\U000e0041']
 rows_of_segments = st.lists(st.builds(Segment, st.lists(st.sampled_from(parts), max_size=5).map(''.join), st.booleans()), max_size=5)
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -76,7 +76,7 @@ def test_what_is_packed_comes_out(name, rows):
         for row, origin, (ids, labels, begins, added, crossed, place) in zip(encoded, origins, back):
             viewed = view_tokens(tok, row)
             assert (ids, labels, place) == (row.ids.tolist(), row.labels.tolist(), origin)
-            where = token_segments(row) or []
+            where = segment_numbers(row) or []
             assert begins == {k: s for k, s in enumerate(where) if k == 0 or where[k-1] != s}
             assert added == [k for k, t in enumerate(viewed) if any(kind == 'added' for _, kind in t.shown)]
             assert crossed == [k for k, t in enumerate(viewed) if t.n_crossed]

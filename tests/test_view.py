@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segtune.encoder import Encoder, boundaries
-from segtune.look.view import _line, as_row, char_pieces, fold, show, token_line, token_segments, token_table, view_tokens, visible
+from segtune.look.view import _line, as_row, char_pieces, fold, segment_numbers, show, token_line, token_table, view_tokens, visible
 from segtune.segments import Segment
 
 GOLDEN = json.loads((Path(__file__).parent/'data'/'debug_print.json').read_text(encoding='utf-8'))
@@ -80,7 +80,7 @@ def test_tokens_are_complete(name, segments):
     "One line for each token; segments go forward; a token of a character's own kind begins in the segment that holds that character."
     tok = make_tokenizer(name)
     row = Encoder(tok).encode_row(segments)
-    table, where = token_table(tok, row), token_segments(row) or []
+    table, where = token_table(tok, row), segment_numbers(row) or []
     assert table.id.tolist() == row.ids.tolist() and table.label.tolist() == row.labels.tolist()
     assert where == sorted(where) and all(segments[i].text for i in where)
     assert all(segments[i].label == (label != -100) for i, label in zip(where, row.labels))

@@ -10,21 +10,21 @@ import re, unicodedata
 import numpy as np
 from fastcore.basics import patch
 from ..laws import RowText
-from .rules import Facts, normalizer_kinds, rule
+from .rules import LintBatch, normalizer_kinds, rule
 from ..segments import visible
 
 # %% ../../nbs/lint/01_row_rules.ipynb #9610b9d7
 @patch
-def tell_at(self:Facts,
+def explain_tokens(self:LintBatch,
     at:np.ndarray, # Tokens of the batch, in order
     what:str, # What is wrong with them
 )->tuple: # The rows that hold them, and a function of a row that tells of its first one
     "What a rule returns that finds tokens."
     first = dict(zip(self.row_of[at[::-1]].tolist(), at[::-1].tolist()))
-    def tell(i):
-        segment,text = self.token_spot(first[i])
+    def explain(i):
+        segment,text = self.token_excerpt(first[i])
         return segment, f'{what}: {text}'
-    return list(first), tell
+    return list(first), explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #492fd581
 @rule('no-bos', 'warning', 'The base model has always seen BOS first, and works worse without it.',
@@ -33,18 +33,18 @@ def _no_bos(f):
     bos = f.context.id_of('bos_token')
     if not f.context.adds_bos or bos<0: return [], None
     some = np.flatnonzero(f.n>0)
-    def tell(i):
-        return 0, f'the row does not begin with {f.encoder.tok.bos!r}: {f.spot(i, 0, 1)[1]}'
-    return some[f.ids[f.starts[some]]!=bos], tell
+    def explain(i):
+        return 0, f'the row does not begin with {f.encoder.tok.bos!r}: {f.excerpt(i, 0, 1)[1]}'
+    return some[f.ids[f.starts[some]]!=bos], explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #221b1131
 def _said_before(f): # for every token, the last one before it in its row that is no whitespace; -1: none
-    said = np.where(f.context.is_.blank[f.ids], -1, np.arange(len(f.ids)))
+    said = np.where(f.context.id_tables.blank[f.ids], -1, np.arange(len(f.ids)))
     before = np.concatenate([[-1], np.maximum.accumulate(said)[:-1]])
     return np.where(before<f.starts[f.row_of], -1, before)
 
 @patch(as_prop=True)
-def masked_eos(self:Facts)->np.ndarray: # Tokens of the batch
+def masked_eos(self:LintBatch)->np.ndarray: # Tokens of the batch
     "Masked EOS tokens that directly follow trained text."
     eos = self.context.id_of('eos_token')
     at = np.flatnonzero((self.ids==eos) & ~self.trained)
@@ -56,22 +56,22 @@ def masked_eos(self:Facts)->np.ndarray: # Tokens of the batch
       'The model is shown where the answer ends, but is not trained to end it: it will not stop.',
       'Put EOS into the trained segment.')
 def _eos_masked(f):
-    return f.tell_at(f.masked_eos, 'EOS after the trained text is masked')
+    return f.explain_tokens(f.masked_eos, 'EOS after the trained text is masked')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #a83a24b0
 @rule('no-eos', 'warning', 'A model that is not trained to end its answer does not stop.',
       'Write EOS at the end of the last trained segment.')
 def _no_eos(f):
-    eos,at = f.context.id_of('eos_token'),np.flatnonzero(f.trained & ~f.context.is_.blank[f.ids])
+    eos,at = f.context.id_of('eos_token'),np.flatnonzero(f.trained & ~f.context.id_tables.blank[f.ids])
     if eos<0: return [], None
     last = np.full(len(f.n), -1)
     last[f.row_of[at]] = at
     open_ = np.flatnonzero((last>=0) & (f.ids[last]!=eos)) if len(at) else at
-    def tell(i):
-        segment,text = f.token_spot(int(last[i]))
-        other = ', which is a special token but not EOS' if f.context.is_.special[f.ids[last[i]]] else ''
+    def explain(i):
+        segment,text = f.token_excerpt(int(last[i]))
+        other = ', which is a special token but not EOS' if f.context.id_tables.special[f.ids[last[i]]] else ''
         return segment, f'the trained text does not end in {f.encoder.tok.eos!r}: {text}{other}'
-    return np.setdiff1d(open_, f.row_of[f.masked_eos]), tell
+    return np.setdiff1d(open_, f.row_of[f.masked_eos]), explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #c4b52256
 _turns = re.compile('im_|turn|eot|eom|header|begin|end_?of')
@@ -98,17 +98,17 @@ def _quoted(f, i, pattern): # (start, end) of a control token that the template 
       'Set special_in_data: literal, or cut the text there and set "special": false on the part that quotes it.')
 def _special_text(f):
     texts = control_tokens(f.encoder.tok)
-    control,is_ = np.isin(f.ids, list(texts.values())),f.context.is_
-    line = is_.ends_line[f.ids] # a cheap first look: no control token and no line end beside it, and not at an end of its row
-    inner = np.flatnonzero(control[1:-1] & ~(control | line)[:-2] & ~(control | line & is_.blank[f.ids])[2:])+1
+    control,id_tables = np.isin(f.ids, list(texts.values())),f.context.id_tables
+    line = id_tables.ends_line[f.ids] # a cheap first look: no control token and no line end beside it, and not at an end of its row
+    inner = np.flatnonzero(control[1:-1] & ~(control | line)[:-2] & ~(control | line & id_tables.blank[f.ids])[2:])+1
     inner = inner[(inner>f.starts[f.row_of[inner]]) & (inner<f.starts[f.row_of[inner]+1]-1)]
     pattern = re.compile('|'.join(map(re.escape, sorted(texts, key=len, reverse=True))) or '(?!)')
     written = [i for i,r in enumerate(f.batch.rows) if any(s.data for s in r)]
-    hit = {i:span for i in {*f.row_of[inner].tolist(), *written} if (span := _quoted(f, i, pattern))}
-    def tell(i):
-        segment,text = f.spot(i, *hit[i])
+    places = {i:span for i in {*f.row_of[inner].tolist(), *written} if (span := _quoted(f, i, pattern))}
+    def explain(i):
+        segment,text = f.excerpt(i, *places[i])
         return segment, f'a special token in running text: {text}'
-    return list(hit), tell
+    return list(places), explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #4d36a391
 _looks = re.compile(r'<(?:\|[^\s<>|]{1,40}\||｜[^<>｜\n]{1,40}｜|(?:start|end)_of_turn|bos|eos|pad|unk)>')
@@ -134,11 +134,11 @@ def _halved(f): # {row: (start, end)} of special tokens that are cut in two
 @rule('fake-special', 'warning', 'It looks like a special token but is spelled with several ordinary ones, so it means nothing to the model.',
       'Write the special tokens of this tokenizer, or add the text under `tokens:` and train the embeddings.')
 def _fake_special(f):
-    hit = {i:spans[0] for i,t in enumerate(f.texts) if ('<' in t and (spans := _fakes(f, i)))} | _halved(f)
-    def tell(i):
-        segment,text = f.spot(i, *hit[i])
+    places = {i:spans[0] for i,t in enumerate(f.texts) if ('<' in t and (spans := _fakes(f, i)))} | _halved(f)
+    def explain(i):
+        segment,text = f.excerpt(i, *places[i])
         return segment, f'not a single token of this vocabulary: {text}'
-    return list(hit), tell
+    return list(places), explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #3deee638
 @rule('pad-eos', 'warning',
@@ -148,7 +148,7 @@ def _pad_eos(f):
     eos,tok = f.context.id_of('eos_token'),f.encoder.tok
     if not f.context.masks_pad or eos<0 or f.context.id_of('pad_token')!=eos: return [], None
     at = np.flatnonzero((f.ids==eos) & f.trained)
-    return f.tell_at(at, f'the pad token is EOS, {tok.eos!r}, and will be masked here')
+    return f.explain_tokens(at, f'the pad token is EOS, {tok.eos!r}, and will be masked here')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #92f81127
 @rule('new-tokens', 'error', 'The base model never saw this token, and without its embedding being trained it stays random.',
@@ -156,7 +156,7 @@ def _pad_eos(f):
 def _new_tokens(f):
     base = f.context.base_vocab
     if base is None or f.context.trains_embeddings: return [], None
-    return f.tell_at(np.flatnonzero(f.ids>=base), 'a token that is new to the model, whose embedding is not trained')
+    return f.explain_tokens(np.flatnonzero(f.ids>=base), 'a token that is new to the model, whose embedding is not trained')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #2771387c
 @rule('double-eos', 'warning',
@@ -168,9 +168,9 @@ def _double_eos(f):
     ends = [i for t,i in control_tokens(tok).items() if t==tok.eos or _ends.search(t)]
     at = np.flatnonzero((f.ids==f.context.id_of('eos_token')) & f.trained)
     before = at-1
-    for _ in range(3): before = np.where(f.context.is_.blank[f.ids[before]], before-1, before) # whitespace between them
+    for _ in range(3): before = np.where(f.context.id_tables.blank[f.ids[before]], before-1, before) # whitespace between them
     twice = at[(before>=f.starts[f.row_of[at]]) & f.trained[before] & np.isin(f.ids[before], ends)]
-    return f.tell_at(twice, 'EOS follows another end token')
+    return f.explain_tokens(twice, 'EOS follows another end token')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #1fcee2b3
 def unknown_token(
@@ -186,12 +186,12 @@ def unknown_token(
 def _unknown(f):
     name = unknown_token(f.encoder.tok)
     if not name: return [], None
-    hit = f.ids==f.encoder.tok.backend.token_to_id(name)
-    n = np.bincount(f.row_of[hit], minlength=len(f.n))
-    def tell(i):
-        segment,text = f.token_spot(int(f.starts[i]+np.argmax(hit[f.starts[i]:f.starts[i+1]])))
+    places = f.ids==f.encoder.tok.backend.token_to_id(name)
+    n = np.bincount(f.row_of[places], minlength=len(f.n))
+    def explain(i):
+        segment,text = f.token_excerpt(int(f.starts[i]+np.argmax(places[f.starts[i]:f.starts[i+1]])))
         return segment, f'unknown to the tokenizer: {text}'
-    return [i for i in np.flatnonzero(n) if n[i]>f.texts[i].count(name)], tell
+    return [i for i in np.flatnonzero(n) if n[i]>f.texts[i].count(name)], explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #f003e3b8
 def normalized(
@@ -211,23 +211,23 @@ def normalized(
 def _normalised(f):
     tok = f.encoder.tok
     if not normalizer_kinds(tok): return [], None
-    def tell(i):
+    def explain(i):
         text,new = f.texts[i],normalized(tok, f.texts[i])
         at = next((k for k,(a,b) in enumerate(zip(text, new)) if a!=b), min(len(text), len(new)))
-        segment,shown = f.spot(i, at, at+1)
+        segment,shown = f.excerpt(i, at, at+1)
         return segment, f'the tokenizer changes {shown} to {visible(new[at:at+12])}'
-    return [i for i,t in enumerate(f.texts) if normalized(tok, t)!=t], tell
+    return [i for i,t in enumerate(f.texts) if normalized(tok, t)!=t], explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #92f81201
 @rule('empty-completion', 'warning', 'The model learns to answer this prompt with nothing.',
       'Write the answer, or remove the row.')
 def _empty_completion(f):
-    said = f.trained & ~f.context.is_.blank[f.ids] & (f.ids!=f.context.id_of('eos_token'))
+    said = f.trained & ~f.context.id_tables.blank[f.ids] & (f.ids!=f.context.id_of('eos_token'))
     n = np.bincount(f.row_of[said], minlength=len(f.n))
     def answer(i): return ''.join(s.text for s in f.batch.rows[i] if s.label).replace(f.encoder.tok.eos or '', '')
     maybe = np.flatnonzero((f.n_trained>0) & (f.n_trained<f.n) & (n==0))
     found = [i for i in maybe.tolist() if not answer(i).strip()]
-    return f.tell_at(np.flatnonzero(f.trained & np.isin(f.row_of, found)), 'the trained text is only EOS or whitespace')
+    return f.explain_tokens(np.flatnonzero(f.trained & np.isin(f.row_of, found)), 'the trained text is only EOS or whitespace')
 
 @rule('turn-without-eos', 'warning', 'A model that is not trained to end this answer goes on to write the next question.',
       'Write EOS at the end of every trained answer.')
@@ -237,12 +237,12 @@ def _turn_without_eos(f):
     last = np.flatnonzero(f.trained[:-1] & ~f.trained[1:] & (f.row_of[:-1]==f.row_of[1:]))
     last = last[f._running[f.starts[f.row_of[last]+1]]>f._running[last+1]] # of answers before the last one
     ends = [eos, *(i for t,i in control_tokens(tok).items() if _ends.search(t))]
-    said = np.maximum.accumulate(np.where(f.context.is_.blank[f.ids], -1, np.arange(len(f.ids))))[last]
+    said = np.maximum.accumulate(np.where(f.context.id_tables.blank[f.ids], -1, np.arange(len(f.ids))))[last]
     last = last[(said<f.starts[f.row_of[last]]) | f.trained[said] & ~np.isin(f.ids[said], ends)]
     def new_turn(t):
-        if f.context.is_.special[f.ids[t+1]]: return f.ids[t+1]!=eos
+        if f.context.id_tables.special[f.ids[t+1]]: return f.ids[t+1]!=eos
         return tok.spell(f.ids[t+1:t+4]).lstrip(b' ')[:1] in (b'\n', b'\r')
-    return f.tell_at(np.array([t for t in last.tolist() if new_turn(t)], np.int64), f'this answer does not end in {tok.eos!r}')
+    return f.explain_tokens(np.array([t for t in last.tolist() if new_turn(t)], np.int64), f'this answer does not end in {tok.eos!r}')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #92f81205
 _odd = dict(
@@ -250,28 +250,28 @@ _odd = dict(
     broken=re.compile('[\0\ufffd]|[ÂÃ][\x80-\xbf]|â(?:\x80[\x80-\xbf]|€[\u0152\u0153\u017d\u02dc\u2018-\u203a\u2122¦\x9d])|ð(?:Ÿ|\x9f)'),
     invisible=re.compile('[\u200b\u2060\ufeff]|(?<=[A-Za-z0-9])[\u200c\u200d]|[\u200c\u200d](?=[A-Za-z0-9])'))
 
-def _tell_text(f, kind, what): # what a rule returns that finds places in the text
+def _explain_text(f, kind, what): # what a rule returns that finds places in the text
     pattern,maybe = _odd[kind],[(i,t) for i,t in enumerate(f.texts) if not t.isascii() or '\r' in t or '\0' in t]
-    hit = {i:m for i,t in maybe if (m := pattern.search(t))}
-    def tell(i):
-        segment,text = f.spot(i, *hit[i].span())
-        return segment, f'{what(hit[i][0])}: {text}'
-    return list(hit), tell
+    places = {i:m for i,t in maybe if (m := pattern.search(t))}
+    def explain(i):
+        segment,text = f.excerpt(i, *places[i].span())
+        return segment, f'{what(places[i][0])}: {text}'
+    return list(places), explain
 
 @rule('crlf', 'warning', 'The model learns Windows line ends, which prompts at inference will not have.',
       'Replace "\\r\\n" by "\\n" in the data.')
-def _crlf(f): return _tell_text(f, 'crlf', lambda o: 'a carriage return')
+def _crlf(f): return _explain_text(f, 'crlf', lambda o: 'a carriage return')
 
 @rule('broken-text', 'warning', 'The text was damaged when it was read or written, and the model learns the damage.',
       'Read the source again in its own encoding, most likely UTF-8.')
 def _broken_text(f):
     names = {'\0':'a NUL character', '\ufffd':'the replacement character U+FFFD'}
-    return _tell_text(f, 'broken', lambda o: names.get(o, 'text read in a wrong encoding'))
+    return _explain_text(f, 'broken', lambda o: names.get(o, 'text read in a wrong encoding'))
 
 @rule('invisible-text', 'warning', 'A character that nobody sees changes the tokens around it.',
       'Remove it from the data.')
 def _invisible_text(f):
-    return _tell_text(f, 'invisible', lambda o: 'a byte order mark' if o=='\ufeff' else 'a zero-width character')
+    return _explain_text(f, 'invisible', lambda o: 'a byte order mark' if o=='\ufeff' else 'a zero-width character')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #92f81209
 def _can_drop(tok): # may it leave characters out?
@@ -281,7 +281,7 @@ def _can_drop(tok): # may it leave characters out?
     return tok.rewrites and not fallback and not (known and tok.backend.token_to_id(known) is not None)
 
 @patch
-def drops(self:Facts,
+def drops(self:LintBatch,
     c:str, # One character
 )->bool:
     "Does the tokenizer leave this character out?"
@@ -296,12 +296,12 @@ def drops(self:Facts,
       'Replace these characters, or use a tokenizer that has them.')
 def _dropped(f):
     if not _can_drop(f.encoder.tok): return [], None
-    hit = {i:o for i,t in enumerate(f.texts) if (o := [c for c in set(t) if f.drops(c)])}
-    def tell(i):
-        at = min(f.texts[i].index(c) for c in hit[i])
-        segment,text = f.spot(i, at, at+1)
+    places = {i:o for i,t in enumerate(f.texts) if (o := [c for c in set(t) if f.drops(c)])}
+    def explain(i):
+        at = min(f.texts[i].index(c) for c in places[i])
+        segment,text = f.excerpt(i, at, at+1)
         return segment, f'the tokenizer has no token for this character and leaves it out: {text}'
-    return list(hit), tell
+    return list(places), explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #92c8df34
 @rule('untrained', 'warning', 'The row costs time and teaches nothing.',
@@ -313,9 +313,9 @@ def _untrained(f): return np.flatnonzero(f.n_trained==0), lambda i: (None, f'non
       'Set train_on_inputs: false.')
 def _all_trained(f):
     def masked(i): return next((j for j,s in enumerate(f.batch.rows[i]) if s.text and not s.label), None)
-    def tell(i):
+    def explain(i):
         return masked(i), f'all {f.n[i]:,} tokens are trained, but this segment is masked: {visible(f.batch.rows[i][masked(i)].text[:24])!r}'
-    return [i for i in np.flatnonzero(f.n_trained==f.n) if masked(i) is not None], tell
+    return [i for i in np.flatnonzero(f.n_trained==f.n) if masked(i) is not None], explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #eb30f986
 @rule('user-trained', 'warning',
@@ -326,25 +326,25 @@ def _user_trained(f):
     if not begins: return [], None
     at = np.flatnonzero(np.isin(f.ids, begins) & f.trained & (f.n_trained<f.n)[f.row_of])
     said = [f.encoder.tok.spell(f.ids[t+1:min(t+3, f.starts[f.row_of[t]+1])]).strip() for t in at]
-    hit = [t for t,o in zip(at.tolist(), said) if o.startswith((b'user',b'human'))]
-    return f.tell_at(np.array(hit, np.int64), 'a turn of the user is trained')
+    places = [t for t,o in zip(at.tolist(), said) if o.startswith((b'user',b'human'))]
+    return f.explain_tokens(np.array(places, np.int64), 'a turn of the user is trained')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #5ec9d779
 @rule('cut', 'warning', 'The end of the answer, and with it EOS, is not trained.', 'Raise sequence_len, shorten the row, or set on_long: drop.')
 def _cut(f):
     lost,had,n = f.trained_from(f.kept),f.n_trained.copy(),f.n.copy()
     full = np.flatnonzero(f.n>=(f.encoder.cut or f.n.max(initial=0)+1)) if f.batch.origin is None else [] # the encoder may have cut these
-    for i,row in zip(full, map(f.again(full).row, range(len(full)))):
+    for i,row in zip(full, map(f.reencode(full).row, range(len(full)))):
         had[i],n[i] = (row.labels!=-100).sum(),len(row.ids)
         lost[i] = had[i]-(f.n_trained[i]-lost[i])
-    def tell(i): return None, f'{lost[i]:,} of its {had[i]:,} trained tokens are cut off; the row has {n[i]:,} tokens, and {f.kept[i]:,} are kept'
-    return np.flatnonzero(lost>0), tell
+    def explain(i): return None, f'{lost[i]:,} of its {had[i]:,} trained tokens are cut off; the row has {n[i]:,} tokens, and {f.kept[i]:,} are kept'
+    return np.flatnonzero(lost>0), explain
 
 @rule('too-long', 'warning', 'The row is dropped.', 'Raise sequence_len, or shorten the row.', scope='every')
 def _too_long(f):
     limit = f', {f.context.sequence_len:,}' if f.context.sequence_len else ''
-    def tell(i): return None, f'the row has {f.n[i]:,} tokens, more than sequence_len{limit}'
-    return np.flatnonzero((f.n>0) & (f.kept==0)), tell
+    def explain(i): return None, f'the row has {f.n[i]:,} tokens, more than sequence_len{limit}'
+    return np.flatnonzero((f.n>0) & (f.kept==0)), explain
 
 @rule('empty', 'warning', 'The row is dropped.', 'Remove it, or find out why it has no text.', scope='every')
 def _empty(f): return np.flatnonzero(f.n==0), lambda i: (None, 'the row has no text')

@@ -120,10 +120,10 @@ def packed(
 _severities = ['error','warning','note']
 
 def group_findings(
-    findings, # Objects with rule, severity, row, message, mend and, where known, segment
+    findings, # Objects with rule, severity, row, message, fix and, where known, segment
     counts:dict|None=None, # Rule -> rows, where more were found than are listed
     why:dict|None=None, # Rule -> a sentence that says why it matters
-)->tuple[list[dict],list[list]]: # The rules, worst first; `[row, rule, segment, message, mend]` of each finding
+)->tuple[list[dict],list[list]]: # The rules, worst first; `[row, rule, segment, message, fix]` of each finding
     "Findings by rule, for the page."
     found = [f for f in findings if f.row is not None]
     rows = Counter(rule for rule,_ in {(f.rule, f.row) for f in found})
@@ -131,7 +131,7 @@ def group_findings(
     order = sorted(rules.values(), key=lambda r: (_severities.index(r['severity']) if r['severity'] in _severities else 9, -r['rows']))
     at = {r['id']:k for k,r in enumerate(order)}
     segment = lambda f: -1 if getattr(f, 'segment', None) is None else int(f.segment)
-    return order, [[int(f.row), at[f.rule], segment(f), f.message, f.mend] for f in found]
+    return order, [[int(f.row), at[f.rule], segment(f), f.message, f.fix] for f in found]
 
 # %% ../../nbs/look/04_report.ipynb #6493939b
 def _examples_html(rule, k, found, place, shown, n=5): # the first findings of a rule
@@ -237,7 +237,7 @@ def write_report(
     path:str|PathLike, # File to write, such as `report.html`
     rows, # An `EncodedBatch` with spans, or rows of any kind that `as_row` takes; the first ones, if there are more than a page should hold
     tok, # A `FastTokenizer`
-    findings=None, # Objects with rule, severity, row, message and mend; None: lint was not run
+    findings=None, # Objects with rule, severity, row, message and fix; None: lint was not run
     *,
     origins:list|None=None, # `(source, line)` of each row, as `lineage` gives them
     stats=None, # From `row_stats`, of all rows; None: of these
