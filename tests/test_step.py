@@ -428,3 +428,21 @@ def test_a_head_that_is_no_linear_map_is_run_as_it_is():
     wanted = plain(model.eval(), rows_of())
     _, proof = choose_step(model)
     same(stepped(model, proof.rung, rows_of()), wanted, 2e-5)
+
+
+# ---- every type of model there is
+
+@pytest.mark.slow
+def test_no_type_of_model_takes_a_rung_that_is_wrong(monkeypatch):
+    "Every causal type that can be built small, its rung against the plain model in fp64 over other rows than the proof's"
+    import sys
+    from pathlib import Path
+
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    sys.modules.pop("model_types", None)
+    import model_types
+    found = [model_types.in_process(o) for o in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)]
+    wrong = [o for o in found if o["rung"] in ("share", "pack", "pad") and not o.get("error", 1) < 2e-5]
+    assert not wrong, wrong
+    assert sum(o["rung"] == "share" for o in found) >= 85

@@ -63,6 +63,15 @@ def test_what_sharing_saves_is_counted():
     assert told.tokens == sum(len(i) for i, _ in SHARED) and len(once) <= told.unique <= len(once) + 10 and str(told).endswith("x less to compute")
 
 
+def test_the_config_hands_the_keys_on():
+    from segtune.axolotl_keys import fate
+    from segtune.config import Config
+    from segtune.training.run import train_options
+    for key in ("step", "sample_packing", "group_by_prefix"):
+        assert key in Config.model_fields and key in train_options(), key
+    assert fate("sample_packing", True) is None and fate("sample_packing_group_size", 9)[0] == "ignored"
+
+
 # ---- each rung trains alike
 
 @pytest.fixture(scope="module")
