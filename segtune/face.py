@@ -20,7 +20,7 @@ from .data.prepared import Findings, PreparedData
 from .data.sources import Rows, find_rows
 from .encoder import format_encoder
 from .formats.base import formats
-from .data.formats import find_format
+from .data.formats import RowFormat, find_format
 from .look.view import RowView, as_row
 from .project import Project
 from .segments import DataError, Segment
@@ -50,13 +50,13 @@ def _is_encoded(o): return hasattr(o, 'ids') or isinstance(o, dict) and 'input_i
 def show(
     row, # Pairs `(text, trained?)`, segments, a row of a JSONL file, or an encoded row
     tokenizer, # A `FastTokenizer`, a directory, a name, or a fast tokenizer of transformers
-    type:str|dict|Callable='segments', # The format of a row that is a dict
+    type:str|dict|Callable='segments', # The format of a row that is a dict: a name, a function, or a `RowFormat`
     **options, # As for `find_format`: `boundary`, `train_on_inputs`, and the format's own
 )->RowView: # Shows itself in a notebook
     "Show a row with its tokens coloured: trained or masked."
     tok = as_tokenizer(tokenizer)
     if _is_encoded(row): return RowView(tok, as_row(row))
-    fmt = find_format(type, tok, **options)
+    fmt = type if isinstance(type, RowFormat) else find_format(type, tok, **options)
     segments = fmt(row) if isinstance(row, dict) else as_segments(row)
     return RowView(tok, format_encoder(fmt, tok).encode_row(segments))
 
@@ -306,7 +306,7 @@ class OpenedConfig:
         return Run(self.project, self.project.train(**how))
 
     def __repr__(self): return '\n'.join([fspath(self.project.path), *self.project.notes])
-    def _repr_html_(self): return f'<pre>{escape(repr(self))}</pre>'
+    def _repr_html_(self): return f'<pre style="white-space:pre-wrap">{escape(repr(self))}</pre>'
 
 def open(
     path:str|PathLike, # A YAML file
