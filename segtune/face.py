@@ -14,7 +14,7 @@ from html import escape
 from os import PathLike, fspath
 from pathlib import Path
 from fastcore.basics import patch
-from .config import Config, DatasetEntry, check, read_config
+from .config import Config, DataOptions, DatasetEntry, check, read_config
 from .data.prepare import Source
 from .data.prepared import Findings, PreparedData
 from .data.sources import Rows, find_rows
@@ -106,16 +106,19 @@ def encode(
 
 # %% ../nbs/12_face.ipynb #57897b16
 def takes_config_keys(
-    f, # A function with `**options`
-): # The same function
-    "Let a function's signature list the config keys, for completion and help."
-    named = inspect.signature(f).parameters
-    fixed = [o for o in named.values() if o.kind!=o.VAR_KEYWORD]
-    given = {k:o for m in (Config, DatasetEntry) for k,o in m.model_fields.items() if k not in (*named, 'datasets', 'path')}
-    keys = [inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, default=o.get_default(call_default_factory=True),
-                              annotation=o.annotation) for k,o in given.items()]
-    f.__signature__ = inspect.Signature(fixed+keys)
-    return f
+    *groups:type, # What declares the keys, such as `Config` and `DatasetEntry`
+): # A decorator
+    "Let a signature list config keys in place of `**options`, for completion and help."
+    def wrap(f):
+        named = inspect.signature(f).parameters
+        fixed = [o for o in named.values() if o.kind!=o.VAR_KEYWORD]
+        left_out = {*named, 'base_model', 'datasets', 'path'}
+        given = {k:o for m in groups for k,o in m.model_fields.items() if k not in left_out}
+        keys = [inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, annotation=o.annotation,
+                                  default=o.get_default(call_default_factory=True)) for k,o in given.items()]
+        f.__signature__ = inspect.Signature(fixed+keys)
+        return f
+    return wrap
 
 # %% ../nbs/12_face.ipynb #2f845356
 def _entry_keys(options): # those of the options that belong to a dataset entry
@@ -166,7 +169,7 @@ class Data(PreparedData):
         return self.project.report(path, n_rows)
 
 # %% ../nbs/12_face.ipynb #acef979e
-@takes_config_keys
+@takes_config_keys(DataOptions, DatasetEntry)
 def prepare(
     data, # A file, a directory, a name on the hub, dicts, rows of pairs, or a `datasets.Dataset`
     tokenizer, # A `FastTokenizer`, a directory, a name, or a fast tokenizer of transformers
@@ -210,6 +213,7 @@ class Reply(str):
         style = 'white-space:pre-wrap;border-left:3px solid;padding-left:.6em'
         return f'<div style="{style}"><span style="opacity:.65">{escape(self.prompt)}</span><b>{escape(self)}</b></div>'
 
+# %% ../nbs/12_face.ipynb #d3a7c011
 class Run:
     "A finished training: it shows its loss curve, and generates."
     def __init__(self,
@@ -226,6 +230,11 @@ class Run:
         from segtune.training.generate import load_adapter
         return load_adapter(self.path, self.project.cfg.base_model)
 
+    def __repr__(self):
+        r = self.result
+        held = '' if r.eval_before is None else f', held-out loss {r.eval_before:.3f} -> {r.eval_after:.3f}'
+        return f'{r.steps:,} steps{held}'
+
 # %% ../nbs/12_face.ipynb #0fab822a
 @patch
 def generate(self:Run,
@@ -241,12 +250,6 @@ def generate(self:Run,
     return replies[0] if isinstance(prompt, str) else replies
 
 @patch
-def __repr__(self:Run):
-    r = self.result
-    held = '' if r.eval_before is None else f', held-out loss {r.eval_before:.3f} -> {r.eval_after:.3f}'
-    return f'{r.steps:,} steps{held}'
-
-@patch
 def _repr_html_(self:Run):
     from io import StringIO
     from matplotlib import rc_context
@@ -258,7 +261,7 @@ def _repr_html_(self:Run):
     return f'<p>{escape(repr(self))}</p>{svg[svg.index("<svg"):]}'
 
 # %% ../nbs/12_face.ipynb #c1923f7a
-@takes_config_keys
+@takes_config_keys(Config)
 def train(
     base_model:str|PathLike, # A directory, or a name on the hub
     data:Data, # From `prepare`

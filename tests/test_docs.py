@@ -46,3 +46,9 @@ def test_a_picture_says_in_words_what_it_shows():
     docs.describe_pictures([cell])
     svg = "".join(cell.outputs[0]["data"]["image/svg+xml"])
     assert svg.startswith('<svg role="img" aria-label="Rows by length: most have &lt; 100 tokens" width=')
+
+def test_a_name_that_is_a_link_already_is_linked_once():
+    class Names:
+        def linkify(self, text): return text.replace("`f`", "[`f`](page.html#f)")
+    made = docs.linkify("[`f`](own.ipynb) and `f`", Names())
+    assert made == "[<code>f</code>](own.ipynb) and [`f`](page.html#f)"

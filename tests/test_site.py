@@ -215,13 +215,26 @@ def test_an_api_page_documents_and_shows_source(browser, home):
     fold.find_element("css selector", "summary").click()
     assert source.is_displayed() and re.search(r"def |class ", source.text)
 
+# the beginning of each listing or output of which a part lies past the right edge
+CUT = """return [...document.querySelectorAll('main pre, main svg, main img')].filter(o => o.offsetParent !== null || o.tagName === 'svg')
+  .filter(o => o.tagName === 'PRE' ? o.scrollWidth > o.clientWidth + 1 : o.getBoundingClientRect().right > innerWidth + 1)
+  .map(o => (o.innerText || o.outerHTML).slice(0, 60))"""
+
+def resize(browser, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
 @pytest.mark.parametrize("page", [page_name(o) for o in listed()])
-def test_a_page_is_quiet_and_fits_a_phone(browser, home, page):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": False})
+def test_a_page_is_quiet_and_fits_a_phone_and_a_desk(browser, home, page):
     try:
+        resize(browser, 390)
         visit(browser, f"{home}/{page}")
-        wide = browser.execute_script("return document.documentElement.scrollWidth")
-        assert wide <= 391, f"{page} is {wide} pixels wide on a screen of 390"
+        for width in (390, 1280):
+            resize(browser, width)
+            wide = browser.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= width + 1, f"{page} is {wide} pixels wide on a screen of {width}"
+            cut = browser.execute_script(CUT)
+            assert not cut, f"{page} at {width} pixels: {cut}"
     finally: browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 @pytest.mark.parametrize("scheme, dark", [("light", False), ("dark", True)])

@@ -92,13 +92,20 @@ class source_last(Processor):
             cells.append(cell)
         self.nb.cells = cells
 
+LINKED = re.compile(r"\[`([^`\]]+)`\]\(")     # a name that is a link already
+
+def linkify(text, names):
+    "Names in backticks become links, but for those that are links already"
+    text = LINKED.sub(lambda m: f"[<code>{html.escape(m[1])}</code>](", text)
+    return names.linkify(text)
+
 def add_links(cell):
     "Names in backticks link to their documentation, in prose and documentation, not in code"
     names = NbdevLookup()
-    if cell.cell_type == "markdown": cell.source = names.linkify(cell.source)
+    if cell.cell_type == "markdown": cell.source = linkify(cell.source, names)
     for out in cell.get("outputs", []):
         data = out.get("data", {})
-        if "text/markdown" in data: data["text/markdown"] = names.linkify("".join(data["text/markdown"])).splitlines(True)
+        if "text/markdown" in data: data["text/markdown"] = linkify("".join(data["text/markdown"]), names).splitlines(True)
 
 class PageFilters(FilterDefaults):
     def base_procs(self):
