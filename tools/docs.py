@@ -202,10 +202,10 @@ def offline(page):
     return [f"{page.name}: {o}" for o in REMOTE.findall(new)]
 
 def symbols(cfg):
-    "Every anchor that nbdev's links may name: `encode.html#encoder.encode`"
+    "Every anchor that nbdev's links may name, without the room: `encoder.html#encoder.encode`"
     index = {}
     exec((cfg.lib_path / "_modidx.py").read_text(encoding="utf-8"), index)
-    return {anchor for names in index["d"]["syms"].values() for anchor, _ in names.values()}
+    return {Path(anchor).name for names in index["d"]["syms"].values() for anchor, _ in names.values()}
 
 def settle(link, page, ids, anchors):
     "One link to a documented name: as it is, or to the name's class, or to the page"
