@@ -75,12 +75,15 @@ refused = {
     _weights: 'unfrozen_parameters spectrum_* relora relora_* peft_layer_replication',
     'weights are neither quantised for training nor pruned here': 'qat llmcompressor use_onebitllms quantization_aware_*',
     _schedule: 'jagged_restart_* lr_div_factor log_sweep_*',
-    _data: 'shuffle_before_merging_datasets dataset_shard_num dataset_shard_idx pretraining_sample_concatenation use_pose pose_* synthetic_*',
+    _data: 'dataset_shard_num dataset_shard_idx pretraining_sample_concatenation use_pose pose_* synthetic_*',
     _loss: 'use_eaft eaft_* use_dynamic_finetuning orthogonal_* scaling_softmax scaling_softmax_* grokfast_* decision_*',
     _model: '''
         s2_attention landmark_attention xpos_rope fix_untrained_tokens shrink_embeddings mean_resizing_embeddings
         aux_free_router_* use_densemixer dense_mixer densemixer_* mora_*
         peft_trainable_token_indices peft_ensure_weight_tying overrides_of_model_kwargs''',
+    'the rows of all datasets are shuffled together, see shuffle_merged_datasets; for an order of your own write the '
+    'files in it':
+        'shuffle_before_merging_datasets',
     'put it under overrides_of_model_config': 'rope_scaling',
     'give the directory of that revision as base_model': 'revision_of_model',
     'write it into the rows, or into chat_template_jinja': 'default_system_message',

@@ -74,13 +74,14 @@ def _say(lines, indent=''):
         if word in _styles: text.stylize(_styles[word], 0, len(word))
         console.print(Padding(text, (0, 0, 0, len(indent)+len(o)-len(o.lstrip())), expand=False))
 
+def _tell_notes(project): # what was chosen without being asked for, and what a format did that a user might not expect
+    if int(os.environ.get('RANK') or 0): return # one process of several speaks
+    for n in project.data_notes: _print(f'note: {n}', file=sys.stderr)
+
 def _tell_prepared(project):
-    for s in [*project.sources, *project.held_sources]: # what was chosen without being asked for
-        for n in s.rows.notes: _print(f'note: {n}', file=sys.stderr)
     _tell('train', project.prepared)
     if project.held: _tell('held out', project.held)
-    for s in [*project.sources, *project.held_sources]: # what a format did that a user might not expect
-        for n in s.format.notes: _print(f'note: {s.name}: {n}', file=sys.stderr)
+    _tell_notes(project)
 
 def _tell(name, p):
     if int(os.environ.get('RANK') or 0): return # one process of several speaks
@@ -146,6 +147,7 @@ def lint(config:ConfigPath, set:Overrides=None,
     from segtune.lint.linter import summary
     project = _open(config, set)
     reports = {k:p.lint for k,p in (('train', project.prepared), ('held_out', project.held)) if p}
+    _tell_notes(project)
     if as_json: print(json.dumps(reports, ensure_ascii=False, indent=1))
     else:
         for k,o in reports.items(): _say([f'{k.replace("_", " ")}:']*(len(reports)>1)+summary(o))
@@ -197,6 +199,7 @@ def inspect(config:ConfigPath, set:Overrides=None,
         found = project.rows_at(_wanted(row, random, seed, grep))
         for o in found: _print_found(project, o, only, diff, table)
         if not found: _print('no rows match', file=sys.stderr)
+    _tell_notes(project)
 
 def _print_stats(project):
     from segtune.look.stats import stats_lines
@@ -259,12 +262,17 @@ def eject(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help
     sources = dict(train=project.sources, held_out=project.held_sources)
     try:
         for k,p in files.items():
-            if k!='config': reports[k] = run([(s.format, s.name, s.rows) for s in sources[k]], project.tokenizer, _part(p))
+            if k=='config': continue
+            rows = [(s.format, s.name, s.rows.read()) for s in sources[k]]
+            reports[k] = run(rows, project.tokenizer, _part(p), on_bad=project.cfg.on_bad)
         _write_ejected_config(_part(files['config']), config, set, files)
         for p in files.values(): os.replace(_part(p), p)
     finally:
         for p in files.values(): _part(p).unlink(missing_ok=True)
     for k,r in reports.items(): _print(f'{files[k]}: {r.rows:,} rows, {len(r.inexact):,} of them not with the same tokens')
+    for r in reports.values():
+        if r.wrong: _print(f'{len(r.wrong):,} wrong rows left out, as on_bad says:', *r.wrong[:20])
+    _tell_notes(project)
     _print(f'{files["config"]}: reads {"them" if len(reports)>1 else "it"}')
     for o in [o for r in reports.values() for o in r.inexact][:5]: _print(o)
 

@@ -16,7 +16,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from fastcore.basics import patch
 from .config import Config, DatasetEntry, load_config, read_config, report_problems
-from .data.findings import prepare_and_lint, row_findings, stats_of, write_page
+from .data.findings import prepare_and_lint, row_findings, stats_of
+from .data.prepared import PreparedData
 from .data.formats import find_format
 from .data.lineage import SourceRow, source_rows
 from .models import bundled_path
@@ -250,8 +251,10 @@ def report(self:Project,
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
     title = ', '.join(Path(o.path).name for o in self.cfg.datasets)
-    given = {**_fields(write_page, self.cfg), **self.lint_context, 'n_rows':n_rows, 'title':title, 'held':self.held}
-    return write_page(path, self.prepared, self.sources, self.tokenizer, **given)
+    split = dict(seed=self.cfg.seed, shuffle_merged_datasets=self.cfg.shuffle_merged_datasets)
+    told = dict(held=self.held, val_set_size=self.cfg.val_set_size, lint_silence=self.cfg.lint_silence)
+    data = PreparedData(self.prepared, self.sources, self.tokenizer, **split, **told, **self.lint_context)
+    return data.report(path, n_rows, title)
 
 @patch
 def findings(self:Project, found:SourceRow)->list:
@@ -262,6 +265,17 @@ def findings(self:Project, found:SourceRow)->list:
 def stats(self:Project): # A DataFrame
     "The tokens of every prepared row."
     return stats_of(self.prepared)
+
+# %% ../nbs/11_project.ipynb #5d0e7aa2
+@patch(as_prop=True)
+def data_notes(self:Project)->list[str]: # What formats note is known for rows that were read
+    "What a user must be told of how rows were found and formatted."
+    sources,seen = [*self.sources, *self.held_sources],set()
+    out = [n for s in sources for n in s.rows.notes]
+    for s in sources: # files of one dataset entry share their format
+        out += [f'{s.name}: {n}' for n in s.format.notes if id(s.format) not in seen]
+        seen.add(id(s.format))
+    return out
 
 # %% ../nbs/11_project.ipynb #1d439b8f
 @patch

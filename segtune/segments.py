@@ -167,16 +167,19 @@ def merge_segments(
     return [o[0] if len(o)==2 else o[0]._replace(text=''.join(o[1:])) for o in out]
 
 # %% ../nbs/00_segments.ipynb #88726bbf
-class _Twice(ValueError): pass
+class _NotAllowed(ValueError): pass # what Python's json would take
 
 def _unique(pairs):
     d = dict(pairs)
     if len(d)!=len(pairs):
         keys = [k for k,_ in pairs]
-        raise _Twice(f'key {next(k for k in keys if keys.count(k)>1)!r} is given twice. Remove one of them.')
+        raise _NotAllowed(f'key {next(k for k in keys if keys.count(k)>1)!r} is given twice. Remove one of them.')
     return d
 
-json_decoder = json.JSONDecoder(object_pairs_hook=_unique) # Strict: refuses an object that gives a key twice
+def _no_constant(name): raise _NotAllowed(f'{name} is no JSON value. Write null, a number or a string.')
+
+# Strict: refuses an object that gives a key twice, and the constants NaN and Infinity, which JSON does not have
+json_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 _decode = json_decoder.decode
 
 def json_mistake(
@@ -186,7 +189,7 @@ def json_mistake(
     "A JSON error in words."
     if isinstance(e, RecursionError): return f'the JSON is nested too deeply. {each}'
     if isinstance(e, json.JSONDecodeError): return f'invalid JSON at column {e.pos+1}: {e.msg}. {each}'
-    if isinstance(e, _Twice): return str(e)
+    if isinstance(e, _NotAllowed): return str(e)
     return f'a number has too many digits to read ({str(e).split(";")[0]}). Write it as a string.'
 
 # %% ../nbs/00_segments.ipynb #7c45ae9a

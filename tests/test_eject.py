@@ -9,9 +9,10 @@ from test_goldens import CASES, row_format, tokenizer
 
 from segtune.data.eject import eject, eject_batch, shown
 from segtune.data.formats import example_format, find_format, formats
+from segtune.data.sources import find_rows
 from segtune.encoder import Encoder, format_encoder
 from segtune.models import bundled
-from segtune.segments import SegtuneError, row2segments
+from segtune.segments import DataError, SegtuneError, row2segments
 from segtune.tokenizer import load_tokenizer
 
 TOKENIZERS = ["mistral-v0.1", "mistral-v0.1-chatml", "gpt2"]
@@ -112,3 +113,15 @@ def test_inexact_rows_are_named_and_may_be_skipped(tmp_path):
     kept, left = (eject(sources, tok, tmp_path / "out.jsonl", how) for how in ("write", "skip"))
     assert (kept.rows, left.rows) == (2, 1)
     assert left.inexact == kept.inexact and left.inexact[0].startswith("t.jsonl:9: no segments give these tokens.")
+
+def test_wrong_rows_are_named_together_or_left_out_and_told(tmp_path):
+    "wherever the mistake is: in the file, in the row, in a field"
+    tok = TOK["gpt2"]
+    (tmp_path / "a.jsonl").write_text('{"instruction": "a", "output": "b"}\nno JSON\n{"instruction": "a"}\n[1]\n{"instruction": "c", "output": "d"}\n')
+    def run(on_bad):
+        rows, = find_rows(str(tmp_path / "a.jsonl"))
+        return eject([(find_format("alpaca", tok), "a.jsonl", rows.read())], tok, tmp_path / "out.jsonl", on_bad=on_bad)
+    with pytest.raises(DataError) as e: run("error")
+    assert "3 rows of" in str(e.value) and all(f"a.jsonl:{n}" in str(e.value) for n in (2, 3, 4))
+    report = run("skip")
+    assert report.rows == 2 and len(report.wrong) == 3 and all(f"a.jsonl:{n}" in o for n, o in zip((2, 3, 4), report.wrong))

@@ -562,6 +562,36 @@ def test_shards_in_any_order_merge_to_the_same(name, data):
     assert count.read == len(rows)
 
 
+def lint_of(shard, encoder, options):
+    limits = dict(sequence_len=options.sequence_len, on_long=options.on_long)
+    return Linter(encoder, **limits).add(shard.batch, shard.places, shard.kept, encoder)
+
+
+@pytest.mark.parametrize('name', ['mistral', 'gpt2'])
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_shards_encoded_and_linted_in_any_order_merge_to_the_same_findings(name, data):
+    "arrays, statistics and findings, with a linter of its own for every shard, joined in any grouping"
+    some = st.sampled_from(['', 'a', ' b', 'word '*9, '</s>', 'é', 'USER: hi', 'a '])
+    texts = st.lists(st.builds(Segment, some, st.booleans()), max_size=4)
+    drawn = data.draw(st.lists(st.one_of(texts, st.just('wrong')), min_size=1, max_size=12))
+    rows = [ShardRow(i % 2, 'ab'[i % 2], i, *([[], o] if o == 'wrong' else [o])) for i, o in enumerate(drawn)]
+    options = RowOptions(data.draw(st.sampled_from([2, 6, 100])), data.draw(st.sampled_from(['drop', 'cut'])))
+    encoder = Encoder(make_tokenizer(name))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)))) | {0, len(rows)})
+    parts = [rows[a:b] for a, b in zip(cuts, cuts[1:])]
+    made = {k: encode_shard(parts[k], encoder, options) for k in data.draw(st.permutations(range(len(parts))))}
+    split, linters = [made[k] for k in range(len(parts))], [lint_of(made[k], encoder, options) for k in range(len(parts))]
+    while len(linters) > 1:
+        at = data.draw(st.integers(0, len(linters)-2))
+        linters[at:at+2] = [linters[at].merge(linters[at+1])]
+    whole = encode_shard(rows, encoder, options)
+    (arrays, count), (again, other) = merged([whole]), merged(split)
+    assert all(map(np.array_equal, arrays, again)) and count == other
+    held = data.draw(st.sets(st.integers(0, max(0, count.rows-1)), max_size=min(2, count.rows)))
+    assert linters[0].report(sorted(held)) == lint_of(whole, encoder, options).report(sorted(held))
+
+
 def test_encoding_a_shard_changes_nothing_that_it_was_given():
     rows = [ShardRow(0, 'a', 1, [Segment('one', True), Segment(' two', False)])]
     encoder, options = Encoder(make_tokenizer('gpt2')), RowOptions(sequence_len=1, on_long='cut')

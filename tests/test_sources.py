@@ -545,3 +545,12 @@ def test_preprocess_says_which_split_it_took_and_which_rows_are_wrong(tmp_path):
     assert 'd/train.jsonl:2 text: ' in refused.stderr and 'd/train.jsonl:4: invalid JSON at column 10' in refused.stderr and '2 rows of d/train.jsonl are wrong' in refused.stderr
     skipped = run(tmp_path, '--set', 'on_bad=skip')
     assert skipped.returncode == 0 and '2 rows, ' in skipped.stdout and '2 rows dropped' in skipped.stdout
+
+
+@pytest.mark.parametrize('constant', ['NaN', 'Infinity', '-Infinity'])
+@pytest.mark.parametrize('text', ['{"a": %s}\n{"a": 1}\n', '[{"a": [%s]}, {"a": 1}]', '[\n{"a": {"b": %s}},\n{"a": 1}\n]'])
+def test_constants_that_json_does_not_have_are_refused_row_by_row(tmp_path, text, constant):
+    path = tmp_path/'a.json'
+    path.write_text(text % constant)
+    [wrong, right] = [o for _, o in read_each(path)]
+    assert right == {'a': 1} and f'{constant} is no JSON value. Write null, a number or a string.' in str(wrong)

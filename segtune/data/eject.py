@@ -7,11 +7,12 @@ __all__ = ['spelled_segments', 'Ejected', 'eject_batch', 'shown', 'EjectReport',
 
 # %% ../../nbs/data/09_eject.ipynb #d8ae97ae
 import gzip, json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike, fspath
 from typing import NamedTuple
 import numpy as np
 from ..encoder import Encoder, format_encoder
+from .files import sift
 from ..segments import ConfigError, DataError, Segment, merge_segments, segments2row
 from ..tokenizer import as_tokenizer
 
@@ -86,14 +87,20 @@ def eject_batch(
     lines:list[int]|None=None, # Their lines from 1; None: counted from 1
 )->list[Ejected]: # One for each encoded row, in order
     "Eject some rows."
-    tok,lines = as_tokenizer(tokenizer),lines or list(range(1, len(rows)+1))
-    batch = format_encoder(fmt, tok).encode([fmt(r, source, n) for r,n in zip(rows, lines)], spans=True)
+    lines = lines or list(range(1, len(rows)+1))
+    return _eject(fmt, as_tokenizer(tokenizer), [fmt(r, source, n) for r,n in zip(rows, lines)], lines)
+
+_ways = ((False,), (True,), (False,False)) # to spell tokens: plain, with `fresh`, and the nearest text
+
+def _eject(fmt, tok, segments, lines): # rows that the format has made segments of
+    batch = format_encoder(fmt, tok).encode(segments, spans=True)
     parts = [slice(a, b) for a,b in zip(batch.starts, batch.starts[1:])]
     want = [(batch.ids[s], batch.labels[s]) for s in parts]
     own = fmt.boundary=='split' and not fmt.windows and not fmt.train_on_inputs
-    spelled = [[spelled_segments(tok, *w, batch.marks[s], *how) for w,s in zip(want, parts)] for how in ((False,), (True,), (False,False))]
-    best = _settled(Encoder(tok), ([[merge_segments(r) for r in batch.rows]] if own else []) + spelled, want)
-    origin = range(len(rows)) if batch.origin is None else batch.origin
+    spelled = [[spelled_segments(tok, *w, batch.marks[s], *how) for w,s in zip(want, parts)] for how in _ways]
+    as_written = [[merge_segments(r) for r in batch.rows]] if own else []
+    best = _settled(Encoder(tok), as_written+spelled, want)
+    origin = range(len(segments)) if batch.origin is None else batch.origin
     return [Ejected([_plain(s) for s in segs or []], ok, lines[o], *w) for (segs,ok),o,w in zip(best, origin, want)]
 
 def _plain(s): return Segment(s.text, s.label, s.special, tie='fresh' if s.tie=='fresh' else '')
@@ -118,6 +125,7 @@ class EjectReport(NamedTuple):
     fresh:int # Of these, rows that need `fresh` somewhere
     literal:int # Of these, rows that need `special: false` somewhere
     inexact:list[str] # For each row that no segments give: where, and both rows of tokens
+    wrong:list[str]=[] # For each row that was left out as wrong: where, and why
 
 def _batches(rows, size): # [(line, row)] in lists of `size`
     batch = []
@@ -129,15 +137,19 @@ def _batches(rows, size): # [(line, row)] in lists of `size`
     if batch: yield batch
 
 def eject_rows(
-    sources:Iterable, # `(RowFormat, name, rows)`; rows as `(line, row)`
+    sources:Iterable, # `(RowFormat, name, rows)`; rows as `(line, row)`, or a `DataError` in a wrong row's stead
     tokenizer, # As for `Encoder`
     size:int=1000, # Rows at a time
+    on_bad:str='error', # Wrong rows: `error` names them all, `skip` leaves them out
+    tell:Callable|None=None, # Told of `(line, DataError)` of each row left out
 )->Iterator[tuple[str,Ejected]]: # Name of the source, and the row
     "Eject the rows of several datasets, in order."
     tok = as_tokenizer(tokenizer)
     for fmt,name,rows in sources:
-        for batch in _batches(rows, size):
-            for o in eject_batch(fmt, tok, [r for _,r in batch], name, [n for n,_ in batch]): yield name,o
+        def segments_of(line, row, fmt=fmt, name=name): return fmt(row, name, line)
+        right = sift(rows, segments_of, on_bad, tell, name)
+        for batch in _batches(right, size):
+            for o in _eject(fmt, tok, [s for _,s in batch], [n for n,_ in batch]): yield name,o
 
 # %% ../../nbs/data/09_eject.ipynb #6427b8f1
 def _opened(path): # to write text; compressed where the name says so
@@ -149,16 +161,19 @@ def eject(
     tokenizer, # As for `Encoder`
     path:str|PathLike, # The JSONL file to write; compressed if its name ends in `.gz`
     inexact:str='write', # Rows that no segments give: `write` the nearest, or `skip` them
+    on_bad:str='error', # Wrong rows: `error` names them all, `skip` leaves them out
 )->EjectReport:
     "Write datasets as segments."
-    tok,n,fresh,literal,odd = as_tokenizer(tokenizer),0,0,0,[]
+    tok,n,fresh,literal,odd,wrong = as_tokenizer(tokenizer),0,0,0,[],[]
     with _opened(path) as f:
-        for name,o in eject_rows(sources, tok):
+        for name,o in eject_rows(sources, tok, on_bad=on_bad, tell=lambda line,e: wrong.append(str(e))):
             if not o.exact: odd.append(shown(o, tok, name))
             if not o.exact and inexact=='skip': continue
             f.write(json.dumps(o.row, ensure_ascii=False)+'\n')
-            n,fresh,literal = n+1,fresh+any(s.tie=='fresh' for s in o.segments),literal+any(not s.special for s in o.segments)
-    return EjectReport(n, fresh, literal, odd)
+            n += 1
+            fresh += any(s.tie=='fresh' for s in o.segments)
+            literal += any(not s.special for s in o.segments)
+    return EjectReport(n, fresh, literal, odd, wrong)
 
 # %% ../../nbs/data/09_eject.ipynb #e0c67143
 _dealt_with = ('train_on_inputs','chat_template','chat_template_jinja','chat_template_kwargs','default_system_message','eot_tokens',

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from ..encoder import EncodedBatch, EncodedRow, format_encoder
 from .files import digest_of
-from .prepare import Prepared, RowOptions, ShardRow, Source, encode_shard
+from .prepare import Prepared, ShardRow, Source, encode_shard
 from ..segments import DataError
 
 # %% ../../nbs/data/06_lineage.ipynb #a05310fb
@@ -119,9 +119,6 @@ def _segments(sources, wanted): # {(source, line): segments} of those wanted
             if not lines[k]: break
     return out
 
-def _options(p): # as the rows were prepared
-    return RowOptions(**{k:v for k,v in p.manifest['parts'].items() if k in RowOptions._fields})
-
 def _other_tokens(p, k, source, place): # why a line does not give the tokens on disk
     before = p.manifest['parts']['sources'][k].get('files', [])
     if [digest_of(f) for f in source.rows.files]!=before:
@@ -157,7 +154,7 @@ def source_rows(
         window = 0
         while i>window and (source[i-window-1],line[i-window-1])==(k,n): window += 1
         again,encoder = ShardRow(k, name, n, segments.get((k,n), [])),format_encoder(sources[k].format, tok)
-        row = _row_again(again, window, on_disk, encoder, _options(p))
+        row = _row_again(again, window, on_disk, encoder, p.options)
         if row is None: raise _other_tokens(p, k, sources[k], f'{name}:{n}')
         out.append(SourceRow(f'{name}:{n}', sources[k], row))
     return out

@@ -394,6 +394,11 @@ class Prepared:
     lint:dict|None=None # What the [linter](../lint/02_linter.ipynb) reports; None: it did not run
 
     @property
+    def options(self)->RowOptions: # As the rows were prepared
+        parts = self.manifest['parts']
+        return RowOptions(**{k:parts[k] for k in RowOptions._fields if k in parts})
+
+    @property
     def count(self)->PrepareStats:
         o = self.manifest['count']
         return PrepareStats(**{**o, 'changed':Counter(o['changed'])})

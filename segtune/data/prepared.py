@@ -5,18 +5,21 @@
 # %% auto #0
 __all__ = ['Findings', 'PreparedData', 'prepare_data']
 
-# %% ../../nbs/data/08_prepared.ipynb #332c4f0e
+# %% ../../nbs/data/08_prepared.ipynb #0e5b5d39
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from html import escape
 from operator import index
 from os import PathLike, fspath
 from pathlib import Path
+import numpy as np
 from fastcore.basics import patch
-from .findings import prepare_and_lint, row_findings, stats_of, write_page
-from .lineage import source_rows
+from .findings import add_held_out, held_rows, lint_shards, linter_for, prepare_and_lint, row_findings, stats_of
+from .lineage import origins, source_rows, truncate_row
 from .prepare import Prepared, RowOptions, Source
 from ..lint.linter import summary
+from ..lint.rules import rules
+from ..look.report import write_report
 from ..look.view import RowView
 
 # %% ../../nbs/data/08_prepared.ipynb #847b1e45
@@ -31,15 +34,24 @@ class Findings(list):
     def __repr__(self): return '\n'.join(summary(self.report)) if self.report else 'lint did not run'
     def _repr_html_(self): return f'<pre>{escape(repr(self))}</pre>'
 
-# %% ../../nbs/data/08_prepared.ipynb #6d330fc3
+# %% ../../nbs/data/08_prepared.ipynb #018557ea
 class PreparedData:
     "A prepared dataset: `data[17]` shows a row, `findings` what lint found, `stats` how long the rows are."
     def __init__(self,
         prepared:Prepared, # From `prepare_and_lint`
         sources:list[Source], # What it was prepared from
         tokenizer, # The `FastTokenizer` it was prepared with
-        **told, # What lint was told: `val_set_size`, `held`, `lint_silence`, ..., as for `prepare_and_lint`
-    ): self.prepared,self.sources,self.tokenizer,self.told = prepared,sources,tokenizer,told
+        *,
+        val_set_size:float=0., # Share or number of rows that will be held out, as lint was told
+        seed:int=42, # Draws them
+        shuffle_merged_datasets:bool|None=None, # False: the last rows are held out; else they are drawn at random
+        held:Prepared|None=None, # Or a set of their own
+        lint_silence:Iterable[str]=(), # Ids of rules that were left out
+        **context, # Other things that lint was told, as for `prepare_and_lint`
+    ):
+        self.prepared,self.sources,self.tokenizer = prepared,sources,tokenizer
+        split = dict(val_set_size=val_set_size, seed=seed, shuffle_merged_datasets=shuffle_merged_datasets)
+        self._split,self._held,self._told = split,held,dict(silence=lint_silence, **context)
 
     @property
     def path(self)->Path: # For `datasets.load_from_disk`
@@ -68,7 +80,7 @@ def prepare_data(
     told = {k:v for k,v in options.items() if k not in RowOptions._fields}
     return PreparedData(p, sources, tokenizer, **told)
 
-# %% ../../nbs/data/08_prepared.ipynb #e25feb3c
+# %% ../../nbs/data/08_prepared.ipynb #6449c041
 def _row_number(i, n): # from 0; negative ones count from the end
     at = index(i)+n*(index(i)<0)
     if not 0<=at<n: raise IndexError(f'there is no row {i}; the data has {n:,} rows, counted from 0')
@@ -91,18 +103,16 @@ def __getitem__(self:PreparedData, i): # A `RowView`; a list of them for a slice
 def __iter__(self:PreparedData)->Iterator[RowView]:
     for i in range(0, len(self), 1000): yield from self[i:i+1000]
 
-# %% ../../nbs/data/08_prepared.ipynb #253aa370
-_of_the_set = ('val_set_size','seed','shuffle_merged_datasets','held') # told lint of all rows together
-
+# %% ../../nbs/data/08_prepared.ipynb #f621e6e3
 @patch
 def lint_row(self:PreparedData,
     i:int, # Row, from 0
 )->list: # `Finding`s, errors first
     "What lint says of one row."
     [found] = source_rows(self.prepared, self.sources, self.tokenizer, [_row_number(i, len(self))])
-    parts = self.prepared.manifest['parts']
-    told = {k:v for k,v in self.told.items() if k not in _of_the_set}
-    return row_findings(found, self.tokenizer, sequence_len=parts['sequence_len'], on_long=parts['on_long'], **told)
+    limits = {k:getattr(self.prepared.options, k) for k in ('sequence_len','on_long')}
+    told = dict(self._told)
+    return row_findings(found, self.tokenizer, told.pop('silence'), **limits, **told)
 
 # %% ../../nbs/data/08_prepared.ipynb #ce06875c
 @patch
@@ -111,7 +121,19 @@ def dataset(self:PreparedData): # A `datasets.Dataset`: `input_ids`, `labels`, `
     from datasets import load_from_disk
     return load_from_disk(fspath(self.path))
 
-# %% ../../nbs/data/08_prepared.ipynb #fdbf484a
+# %% ../../nbs/data/08_prepared.ipynb #01f435cd
+@patch
+def _lint_all(self:PreparedData, n_rows): # (linter, findings, the first rows), made anew
+    p = self.prepared
+    linter = linter_for(self.sources, self.tokenizer, p.options, n_examples=1000, **self._told)
+    rows = []
+    for shard in lint_shards(linter, self.sources, self.tokenizer, p.options, spans=True):
+        shown = np.flatnonzero(shard.kept)[:n_rows-len(rows)]
+        rows += [truncate_row(shard.batch.row(i), shard.kept[i]) for i in shown]
+    if self._held: add_held_out(linter, self._held)
+    found = linter.finish(held_rows(p.count.rows, self._held, **self._split))
+    return linter, [o._replace(row=linter.number(o.row)) for o in found], rows
+
 @patch
 def report(self:PreparedData,
     path:str|PathLike='report.html', # File to write
@@ -119,7 +141,10 @@ def report(self:PreparedData,
     title:str='segtune report', # Heading of the page
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
-    parts = self.prepared.manifest['parts']
-    cut = {k:v for k,v in parts.items() if k in RowOptions._fields}
-    told = {**cut, **self.told}
-    return write_page(path, self.prepared, self.sources, self.tokenizer, n_rows=n_rows, title=title, **told)
+    p,(linter,found,rows) = self.prepared,self._lint_all(n_rows)
+    places = [(p.manifest['sources'][k], int(line)) for k,line in zip(*origins(p))]
+    listed = [(place,what,n) for what,place,n in p.count.listed]
+    why = {k:r.why for k,r in rules.items()}
+    told = dict(sequence_len=p.options.sequence_len, changed=p.count.changed, listed=listed)
+    return write_report(path, rows, self.tokenizer, found, origins=places, stats=self.stats,
+                        counts=linter.counts, why=why, title=title, **told)
