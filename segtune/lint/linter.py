@@ -58,21 +58,6 @@ class RowIndex:
         self.runs.append((files[edges], np.diff([*edges, len(files)])))
         self.batches.append((*row_hashes(facts), _folded(facts), odds, lines))
 
-    def _places(self, places): # the number of each row's file, and its line; -1 where there is none
-        split = [p.rpartition(':') if p.rpartition(':')[2].isdecimal() else (p, '', -1) for p in places]
-        files = [self.names.setdefault(o[0], len(self.names)) if o[0] else -1 for o in split]
-        return np.array(files, np.int64), np.array([int(o[2]) for o in split], np.int32)
-
-    def join(self)->'RowIndex':
-        "Join the batches, when all are there."
-        empty = [np.zeros(0, t) for t in (np.int64, np.int64, np.int64, np.float32, np.int32)]
-        columns = [np.concatenate(o) for o in zip(empty, *self.batches)]
-        self.whole,self.prompt,self.folded,self.odds,self.lines = columns
-        self.files = np.concatenate([np.zeros(0, np.int64), *(np.repeat(*o) for o in self.runs)])
-        self.alive = self.whole!=0
-        self.batches = [tuple(columns)]
-        return self
-
     def place(self,
         i:int, # A row, in the order they were added
     )->str: # `file:line`, or its number where no places were given
@@ -80,6 +65,24 @@ class RowIndex:
         if self.files[i]<0: return f'row {i}'
         name = list(self.names)[self.files[i]]
         return name if self.lines[i]<0 else f'{name}:{self.lines[i]}'
+
+# %% ../../nbs/lint/02_linter.ipynb #511f1a73
+@patch
+def _places(self:RowIndex, places): # the number of each row's file, and its line; -1 where there is none
+    split = [p.rpartition(':') if p.rpartition(':')[2].isdecimal() else (p, '', -1) for p in places]
+    files = [self.names.setdefault(o[0], len(self.names)) if o[0] else -1 for o in split]
+    return np.array(files, np.int64), np.array([int(o[2]) for o in split], np.int32)
+
+@patch
+def join(self:RowIndex)->RowIndex:
+    "Join the batches, when all are there."
+    empty = [np.zeros(0, t) for t in (np.int64, np.int64, np.int64, np.float32, np.int32)]
+    columns = [np.concatenate(o) for o in zip(empty, *self.batches)]
+    self.whole,self.prompt,self.folded,self.odds,self.lines = columns
+    self.files = np.concatenate([np.zeros(0, np.int64), *(np.repeat(*o) for o in self.runs)])
+    self.alive = self.whole!=0
+    self.batches = [tuple(columns)]
+    return self
 
 # %% ../../nbs/lint/02_linter.ipynb #a4f59ee2
 @patch
@@ -195,6 +198,7 @@ def rule_ids(
         raise ConfigError(f'there is no lint rule {o!r}. {hint}', field='lint_silence')
     return out
 
+# %% ../../nbs/lint/02_linter.ipynb #f0fd493f
 class Linter:
     "Runs the rules over a dataset, batch by batch."
     def __init__(self,
@@ -209,41 +213,41 @@ class Linter:
         self.context,self.n_examples = LintContext(encoder, **context),n_examples
         self.n_rows,self.levels,self._seen,self._held = 0,{},RowIndex(),RowIndex()
         self._of_rows,self._of_set = (Counter(),[]),(Counter(),[]) # rows by rule, and the first findings
-
-    def _run(self, rule, facts, into, first=0): # `first`: number of the batch's first row
-        counts,found = into
-        had = sum(o.rule==rule.id for o in found) if counts[rule.id] else 0
-        rows,told = apply_rule(rule, facts, max(0, self.n_examples-had))
-        if not len(rows): return
-        counts[rule.id] += len(rows)
-        severity = rule.severity_in(getattr(facts, 'context', None))
-        self.levels[rule.id] = worse(severity, self.levels.get(rule.id, severity))
-        found += [o._replace(row=o.row+first) for o in told]
-
-    @property
-    def counts(self)->Counter: # Rule -> rows
-        "How many rows break each rule, as far as they were looked at."
-        return +(self._of_rows[0]+self._of_set[0])
-
-    @property
-    def findings(self)->list[Finding]: # Errors first
-        "The first findings of each rule; one of a rule that is milder under these settings than it could be."
-        found,out = sorted([*self._of_rows[1], *self._of_set[1]], key=lambda o: o.row),[]
-        for r in sorted(self.rules, key=lambda r: severities.index(self._level(r))):
-            out += [o for o in found if o.rule==r.id][:self.n_examples if self._level(r)==r.severity else 1]
-        return out
-
     def _level(self, rule): return self.levels.get(rule.id, rule.severity)
-
     def __getstate__(self): return {**self.__dict__, 'rules':[r.id for r in self.rules]}
     def __setstate__(self, state): self.__dict__.update(state, rules=[rules[o] for o in state['rules']])
 
+# %% ../../nbs/lint/02_linter.ipynb #70293ad2
 def worse(
     a:str, # A severity
     b:str, # Another
 )->str:
     "The graver of two severities."
     return min(a, b, key=severities.index)
+
+@patch
+def _run(self:Linter, rule, facts, into, first=0): # `first`: number of the batch's first row
+    counts,found = into
+    had = sum(o.rule==rule.id for o in found) if counts[rule.id] else 0
+    rows,told = apply_rule(rule, facts, max(0, self.n_examples-had))
+    if not len(rows): return
+    counts[rule.id] += len(rows)
+    severity = rule.severity_in(getattr(facts, 'context', None))
+    self.levels[rule.id] = worse(severity, self.levels.get(rule.id, severity))
+    found += [o._replace(row=o.row+first) for o in told]
+
+@patch(as_prop=True)
+def counts(self:Linter)->Counter: # Rule -> rows
+    "How many rows break each rule, as far as they were looked at."
+    return +(self._of_rows[0]+self._of_set[0])
+
+@patch(as_prop=True)
+def findings(self:Linter)->list[Finding]: # Errors first
+    "The first findings of each rule; one of a rule that is milder under these settings than it could be."
+    found,out = sorted([*self._of_rows[1], *self._of_set[1]], key=lambda o: o.row),[]
+    for r in sorted(self.rules, key=lambda r: severities.index(self._level(r))):
+        out += [o for o in found if o.rule==r.id][:self.n_examples if self._level(r)==r.severity else 1]
+    return out
 
 # %% ../../nbs/lint/02_linter.ipynb #da0d7dd7
 @patch

@@ -81,7 +81,8 @@ def control_tokens(
     tok, # A `FastTokenizer`
 )->dict[str,int]: # Text -> id; tokens that stand in running text by nature, such as `<image>`, are left out
     "Tokens that begin or end a text or a turn."
-    return {t.content:i for i,t in tok.backend.get_added_tokens_decoder().items() if t.content in tok.names.values() or _turns.search(t.content)}
+    added = {t.content:i for i,t in tok.backend.get_added_tokens_decoder().items()}
+    return {t:i for t,i in added.items() if t in tok.names.values() or _turns.search(t)}
 
 # %% ../../nbs/lint/01_row_rules.ipynb #547dff2a
 def _quoted(f, i, pattern): # (start, end) of a control token that the template did not set
@@ -90,17 +91,19 @@ def _quoted(f, i, pattern): # (start, end) of a control token that the template 
     for s in segments:
         for m in pattern.finditer(s.text) if s.special and written==s.data else ():
             before,after = s.text[max(0, m.start()-200):m.start()].rstrip(' '),s.text[m.end():m.end()+200].lstrip(' ')
-            inside = before and after and before[-1]!='\n' and after[0]!='\n' and not before.endswith(cuts) and not after.startswith(cuts)
+            inside = before and after and before[-1]!='\n' and after[0]!='\n'
+            inside = inside and not before.endswith(cuts) and not after.startswith(cuts)
             if s.data or inside: return at+m.start(), at+m.end()
         at += len(s.text)
 
-@rule('special-text', 'warning', 'In the middle of a sentence it is most likely quoted, but the model reads it as the control token.',
+@rule('special-text', 'warning',
+      'In the middle of a sentence it is most likely quoted, but the model reads it as the control token.',
       'Set special_in_data: literal, or cut the text there and set "special": false on the part that quotes it.')
 def _special_text(f):
     texts = control_tokens(f.encoder.tok)
-    control,id_tables = np.isin(f.ids, list(texts.values())),f.context.id_tables
-    line = id_tables.ends_line[f.ids] # a cheap first look: no control token and no line end beside it, and not at an end of its row
-    inner = np.flatnonzero(control[1:-1] & ~(control | line)[:-2] & ~(control | line & id_tables.blank[f.ids])[2:])+1
+    control,known = np.isin(f.ids, list(texts.values())),f.context.id_tables
+    line = known.ends_line[f.ids] # a cheap first look: no control token and no newline beside it, inside its row
+    inner = np.flatnonzero(control[1:-1] & ~(control | line)[:-2] & ~(control | line & known.blank[f.ids])[2:])+1
     inner = inner[(inner>f.starts[f.row_of[inner]]) & (inner<f.starts[f.row_of[inner]+1]-1)]
     pattern = re.compile('|'.join(map(re.escape, sorted(texts, key=len, reverse=True))) or '(?!)')
     written = [i for i,r in enumerate(f.batch.rows) if any(s.data for s in r)]
@@ -131,7 +134,8 @@ def _halved(f): # {row: (start, end)} of special tokens that are cut in two
             if m.start()<e.at<m.end(): out[e.row] = m.span()
     return out
 
-@rule('fake-special', 'warning', 'It looks like a special token but is spelled with several ordinary ones, so it means nothing to the model.',
+@rule('fake-special', 'warning',
+      'It looks like a special token but is spelled with several ordinary ones, so it means nothing to the model.',
       'Write the special tokens of this tokenizer, or add the text under `tokens:` and train the embeddings.')
 def _fake_special(f):
     places = {i:spans[0] for i,t in enumerate(f.texts) if ('<' in t and (spans := _fakes(f, i)))} | _halved(f)
@@ -151,12 +155,14 @@ def _pad_eos(f):
     return f.explain_tokens(at, f'the pad token is EOS, {tok.eos!r}, and will be masked here')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #92f81127
-@rule('new-tokens', 'error', 'The base model never saw this token, and without its embedding being trained it stays random.',
+@rule('new-tokens', 'error',
+      'The base model never saw this token, and without its embedding being trained it stays random.',
       'Train the embeddings (lora_modules_to_save: [embed_tokens, lm_head]), or use a token that the model has.')
 def _new_tokens(f):
     base = f.context.base_vocab
     if base is None or f.context.trains_embeddings: return [], None
-    return f.explain_tokens(np.flatnonzero(f.ids>=base), 'a token that is new to the model, whose embedding is not trained')
+    what = 'a token that is new to the model, whose embedding is not trained'
+    return f.explain_tokens(np.flatnonzero(f.ids>=base), what)
 
 # %% ../../nbs/lint/01_row_rules.ipynb #2771387c
 @rule('double-eos', 'warning',
@@ -168,7 +174,8 @@ def _double_eos(f):
     ends = [i for t,i in control_tokens(tok).items() if t==tok.eos or _ends.search(t)]
     at = np.flatnonzero((f.ids==f.context.id_of('eos_token')) & f.trained)
     before = at-1
-    for _ in range(3): before = np.where(f.context.id_tables.blank[f.ids[before]], before-1, before) # whitespace between them
+    blank = f.context.id_tables.blank
+    for _ in range(3): before = np.where(blank[f.ids[before]], before-1, before) # whitespace between them
     twice = at[(before>=f.starts[f.row_of[at]]) & f.trained[before] & np.isin(f.ids[before], ends)]
     return f.explain_tokens(twice, 'EOS follows another end token')
 
@@ -200,7 +207,8 @@ def normalized(
 )->str: # Invented spaces and the mark for a space are not counted as changes
     "The text as the tokenizer's normalizer leaves it."
     forms = normalizer_kinds(tok)
-    if not forms or forms<={'NFC','NFD','NFKC','NFKD'} and all(text.isascii() or unicodedata.is_normalized(o, text) for o in forms): return text
+    unicode = forms<={'NFC','NFD','NFKC','NFKD'}
+    if unicode and all(text.isascii() or unicodedata.is_normalized(o, text) for o in forms): return text
     change = tok.variant(prefix=False).normalizer.normalize_str
     fixed = [t.content for t in tok.backend.get_added_tokens_decoder().values() if not t.normalized]
     parts = re.split(f'({"|".join(map(re.escape, fixed))})', text) if fixed else [text]
@@ -227,9 +235,11 @@ def _empty_completion(f):
     def answer(i): return ''.join(s.text for s in f.batch.rows[i] if s.label).replace(f.encoder.tok.eos or '', '')
     maybe = np.flatnonzero((f.n_trained>0) & (f.n_trained<f.n) & (n==0))
     found = [i for i in maybe.tolist() if not answer(i).strip()]
-    return f.explain_tokens(np.flatnonzero(f.trained & np.isin(f.row_of, found)), 'the trained text is only EOS or whitespace')
+    at = np.flatnonzero(f.trained & np.isin(f.row_of, found))
+    return f.explain_tokens(at, 'the trained text is only EOS or whitespace')
 
-@rule('turn-without-eos', 'warning', 'A model that is not trained to end this answer goes on to write the next question.',
+@rule('turn-without-eos', 'warning',
+      'A model that is not trained to end this answer goes on to write the next question.',
       'Write EOS at the end of every trained answer.')
 def _turn_without_eos(f):
     eos,tok = f.context.id_of('eos_token'),f.encoder.tok
@@ -242,12 +252,15 @@ def _turn_without_eos(f):
     def new_turn(t):
         if f.context.id_tables.special[f.ids[t+1]]: return f.ids[t+1]!=eos
         return tok.spell(f.ids[t+1:t+4]).lstrip(b' ')[:1] in (b'\n', b'\r')
-    return f.explain_tokens(np.array([t for t in last.tolist() if new_turn(t)], np.int64), f'this answer does not end in {tok.eos!r}')
+    at = np.array([t for t in last.tolist() if new_turn(t)], np.int64)
+    return f.explain_tokens(at, f'this answer does not end in {tok.eos!r}')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #92f81205
 _odd = dict(
     crlf=re.compile('\r'),
-    broken=re.compile('[\0\ufffd]|[ÂÃ][\x80-\xbf]|â(?:\x80[\x80-\xbf]|€[\u0152\u0153\u017d\u02dc\u2018-\u203a\u2122¦\x9d])|ð(?:Ÿ|\x9f)'),
+    broken=re.compile(
+        '[\0\ufffd]|[ÂÃ][\x80-\xbf]|'
+        'â(?:\x80[\x80-\xbf]|€[\u0152\u0153\u017d\u02dc\u2018-\u203a\u2122¦\x9d])|ð(?:Ÿ|\x9f)'),
     invisible=re.compile('[\u200b\u2060\ufeff]|(?<=[A-Za-z0-9])[\u200c\u200d]|[\u200c\u200d](?=[A-Za-z0-9])'))
 
 def _explain_text(f, kind, what): # what a rule returns that finds places in the text
@@ -258,7 +271,7 @@ def _explain_text(f, kind, what): # what a rule returns that finds places in the
         return segment, f'{what(places[i][0])}: {text}'
     return list(places), explain
 
-@rule('crlf', 'warning', 'The model learns Windows line ends, which prompts at inference will not have.',
+@rule('crlf', 'warning', 'The model learns Windows newlines, which prompts at inference will not have.',
       'Replace "\\r\\n" by "\\n" in the data.')
 def _crlf(f): return _explain_text(f, 'crlf', lambda o: 'a carriage return')
 
@@ -314,7 +327,8 @@ def _untrained(f): return np.flatnonzero(f.n_trained==0), lambda i: (None, f'non
 def _all_trained(f):
     def masked(i): return next((j for j,s in enumerate(f.batch.rows[i]) if s.text and not s.label), None)
     def explain(i):
-        return masked(i), f'all {f.n[i]:,} tokens are trained, but this segment is masked: {visible(f.batch.rows[i][masked(i)].text[:24])!r}'
+        text = visible(f.batch.rows[i][masked(i)].text[:24])
+        return masked(i), f'all {f.n[i]:,} tokens are trained, but this segment is masked: {text!r}'
     return [i for i in np.flatnonzero(f.n_trained==f.n) if masked(i) is not None], explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #eb30f986
@@ -330,14 +344,18 @@ def _user_trained(f):
     return f.explain_tokens(np.array(places, np.int64), 'a turn of the user is trained')
 
 # %% ../../nbs/lint/01_row_rules.ipynb #5ec9d779
-@rule('cut', 'warning', 'The end of the answer, and with it EOS, is not trained.', 'Raise sequence_len, shorten the row, or set on_long: drop.')
+@rule('cut', 'warning', 'The end of the answer, and with it EOS, is not trained.',
+      'Raise sequence_len, shorten the row, or set on_long: drop.')
 def _cut(f):
     lost,had,n = f.trained_from(f.kept),f.n_trained.copy(),f.n.copy()
-    full = np.flatnonzero(f.n>=(f.encoder.cut or f.n.max(initial=0)+1)) if f.batch.origin is None else [] # the encoder may have cut these
+    most = f.encoder.cut or f.n.max(initial=0)+1
+    full = np.flatnonzero(f.n>=most) if f.batch.origin is None else [] # the encoder may have cut these
     for i,row in zip(full, map(f.reencode(full).row, range(len(full)))):
         had[i],n[i] = (row.labels!=-100).sum(),len(row.ids)
         lost[i] = had[i]-(f.n_trained[i]-lost[i])
-    def explain(i): return None, f'{lost[i]:,} of its {had[i]:,} trained tokens are cut off; the row has {n[i]:,} tokens, and {f.kept[i]:,} are kept'
+    def explain(i):
+        of = f'the row has {n[i]:,} tokens, and {f.kept[i]:,} are kept'
+        return None, f'{lost[i]:,} of its {had[i]:,} trained tokens are cut off; {of}'
     return np.flatnonzero(lost>0), explain
 
 @rule('too-long', 'warning', 'The row is dropped.', 'Raise sequence_len, or shorten the row.', scope='every')

@@ -407,7 +407,7 @@ def _stretches(f, edges): # (start, end, prompts to check inside, is all of it t
 
 
 # %% ../../nbs/lint/00_rules.ipynb #b269543a
-def _cut_pieces(tok, pieces, starts, a, b): # what a row's calls make of its characters from `a` to `b`; `a` is a safe cut
+def _cut_pieces(tok, pieces, starts, a, b): # what a row's calls make of its characters from `a`, a safe cut, to `b`
     out = []
     for p in pieces[max(0, bisect_right(starts, a)-1):bisect_left(starts, b)]:
         text = p.text[max(0, a-p.start):b-p.start]
@@ -453,6 +453,8 @@ def _first_broken(f, checks): # [True: a prompt breaks here; None: the law must 
         todo,size = [i for i,each in part.items() if len(each)==size and found[i] is False],4*size
     return found
 
+
+# %% ../../nbs/lint/00_rules.ipynb #ba6c1a8f
 _at_the_start = 'Put whitespace at the start of a segment rather than at the end of the one before.'
 
 @rule('prompt-mismatch', 'warning', 'At inference this prompt tokenizes differently than in training.',

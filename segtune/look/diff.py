@@ -37,6 +37,8 @@ def _chunks(a, b, size=300): # stretches of two rows that begin at the same char
         if k-i>=size and (n := other.get(at, -1))>j: out.append((a[i:k], b[j:n])); i,j = k,n
     return [*out, (a[i:], b[j:])]
 
+
+# %% ../../nbs/look/02_diff.ipynb #954952a9
 def _matched(a, b): # runs of two stretches with their kind
     if [t.id for t in a]==[t.id for t in b]: return [('equal', 0, len(a), 0, len(b))]
     return SequenceMatcher(None, [t.id for t in a], [t.id for t in b], autojunk=False).get_opcodes()
@@ -105,17 +107,26 @@ def _diff_lines(d, width):
             for line in _columns(pairs, width-max(map(len, d.names))-3): yield from _stack(line, d.names)
 
 # %% ../../nbs/look/02_diff.ipynb #434ac689
+def _cell_html(t): # a token, or the room of one
+    inner = token_html(t, describe(t)).replace('\n', '') if t else '&nbsp;'
+    return f'<span class="sg-cell">{inner}</span>'
+
 def _pair_html(p): # one column
-    cells = ''.join(f'<span class="sg-cell">{token_html(t, describe(t)).replace(chr(10), "") if t else "&nbsp;"}</span>' for t in (p.a, p.b))
-    return f'<span class="sg-col{" sg-differs" if p.differs else ""}" title="{dict(token="another token", label="another label").get(p.differs, "")}">{cells}</span>'.replace(' title=""', '')
+    cells = _cell_html(p.a)+_cell_html(p.b)
+    if not p.differs: return f'<span class="sg-col">{cells}</span>'
+    return f'<span class="sg-col sg-differs" title="another {p.differs}">{cells}</span>'
 
 def _diff_html(d):
     parts = []
     for folded,pairs in fold_alike(d.pairs):
         html = ''.join(map(_pair_html, pairs))
-        parts.append(f'<details class="sg-fold"><summary>{len(pairs):,} tokens alike</summary><div class="sg-cols">{html}</div></details>' if folded else f'<div class="sg-cols">{html}</div>')
-    names = '<span class="sg-col sg-names"><span class="sg-cell">above: {}</span><span class="sg-cell">below: {}</span></span>'.format(*map(escape, d.names))
-    return f'<div class="seg-view"><style>{view_css()}</style><div class="sg-head">{escape(d.summary)}</div>{names}{"".join(parts)}</div>'
+        html = f'<div class="sg-cols">{html}</div>'
+        if folded: html = f'<details class="sg-fold"><summary>{len(pairs):,} tokens alike</summary>{html}</details>'
+        parts.append(html)
+    where = [f'<span class="sg-cell">{side}: {escape(name)}</span>' for side,name in zip(('above','below'), d.names)]
+    names = f'<span class="sg-col sg-names">{"".join(where)}</span>'
+    head = f'<style>{view_css()}</style><div class="sg-head">{escape(d.summary)}</div>'
+    return f'<div class="seg-view">{head}{names}{"".join(parts)}</div>'
 
 # %% ../../nbs/look/02_diff.ipynb #570a7a5c
 class RowDiff:
@@ -137,14 +148,19 @@ class RowDiff:
     def table(self): # A DataFrame, one line per pair
         "The pairs with their labels and ids."
         import pandas as pd
-        cells = {f'{what} {name}':[getattr(t, key) if t else None for t in (getattr(p, side) for p in self.pairs)]
-                 for name,side in zip(self.names, 'ab') for what,key in (('token','text'), ('label','label'), ('id','id'))}
+        cells = {}
+        for name,side in zip(self.names, 'ab'):
+            row = [getattr(p, side) for p in self.pairs]
+            for what,key in (('token','text'), ('label','label'), ('id','id')):
+                cells[f'{what} {name}'] = [getattr(t, key) if t else None for t in row]
         return pd.DataFrame({**cells, 'differs':[p.differs for p in self.pairs]}, dtype=object)
 
     def _repr_html_(self): return _diff_html(self)
     def __rich_console__(self, console, options): return _diff_lines(self, options.max_width)
     def __repr__(self): return '\n'.join(o.plain for o in _diff_lines(self, 80))
 
+
+# %% ../../nbs/look/02_diff.ipynb #8a380c09
 def diff_rows(
     tok, # A `FastTokenizer`
     a, # An `EncodedRow`, or anything that `as_row` takes

@@ -37,7 +37,8 @@ def piece_table(
     rows:list, # Encoded rows
 )->tuple[np.ndarray,np.ndarray,list[str]]: # id -> number; number -> id; number -> piece
     "Number the ids that occur, the commonest first."
-    n = np.bincount(np.concatenate([np.asarray(r.ids, np.int64) for r in rows] or [np.zeros(0, np.int64)]), minlength=len(tok.spellings))
+    ids = np.concatenate([np.zeros(0, np.int64), *(np.asarray(r.ids, np.int64) for r in rows)])
+    n = np.bincount(ids, minlength=len(tok.spellings))
     ids = np.argsort(-n, kind='stable')[:int((n>0).sum())]
     number = np.zeros(len(n), np.int64)
     number[ids] = np.arange(len(ids))
@@ -73,7 +74,8 @@ class TokenFacts:
         is_space = np.array([c in ' ▁' for c in text]+[False])
         longer = self.n_chars[row.ids]>spans[:,1]-spans[:,0]
         shared = np.append(spans[1:,0]==spans[:-1,0], False)
-        return np.flatnonzero(self.spaced[row.ids] & (~is_space[spans[:,0]] | (spans[:,0]==spans[:,1]) | longer | shared))
+        odd = ~is_space[spans[:,0]] | (spans[:,0]==spans[:,1]) | longer | shared
+        return np.flatnonzero(self.spaced[row.ids] & odd)
 
     def crossed(self, row)->np.ndarray: # Tokens with a label change inside
         "Which tokens reach across a label change."
@@ -113,8 +115,9 @@ def packed(
         part = zip(rows[first:first+n], origins[first:first+n])
         numbers = np.concatenate([row_numbers(r, number, facts, sources.get(s, -1), l or 0) for r,(s,l) in part])
         chunks.append((first, base64.b64encode(zlib.compress(varints(numbers), 9)).decode()))
-    special = special_ids(tok)
-    return dict(rows=len(rows), ids=ids.tolist(), pieces=pieces, sources=list(sources), special=[int(i) for i in ids if int(i) in special]), chunks
+    control = special_ids(tok)
+    special = [int(i) for i in ids if int(i) in control]
+    return dict(rows=len(rows), ids=ids.tolist(), pieces=pieces, sources=list(sources), special=special), chunks
 
 # %% ../../nbs/look/04_report.ipynb #60b81a27
 _severities = ['error','warning','note']
@@ -127,8 +130,12 @@ def group_findings(
     "Findings by rule, for the page."
     found = [f for f in findings if f.row is not None]
     rows = Counter(rule for rule,_ in {(f.rule, f.row) for f in found})
-    rules = {f.rule:dict(id=f.rule, severity=f.severity, why=(why or {}).get(f.rule, ''), rows=int((counts or {}).get(f.rule, rows[f.rule]))) for f in findings}
-    order = sorted(rules.values(), key=lambda r: (_severities.index(r['severity']) if r['severity'] in _severities else 9, -r['rows']))
+    def entry(id, severity): # of a rule
+        n = (counts or {}).get(id, rows[id])
+        return dict(id=id, severity=severity, why=(why or {}).get(id, ''), rows=int(n))
+    def rank(r): return _severities.index(r['severity']) if r['severity'] in _severities else 9
+    rules = {f.rule:entry(f.rule, f.severity) for f in findings}
+    order = sorted(rules.values(), key=lambda r: (rank(r), -r['rows']))
     at = {r['id']:k for k,r in enumerate(order)}
     segment = lambda f: -1 if getattr(f, 'segment', None) is None else int(f.segment)
     return order, [[int(f.row), at[f.rule], segment(f), f.message, f.fix] for f in found]
@@ -141,8 +148,10 @@ def _examples_html(rule, k, found, place, shown, n=5): # the first findings of a
     items = ''.join(f'<li>{link(f[0])}{f" segment {f[2]}" if f[2]>=0 else ""}: {escape(f[3])}</li>' for f in own[:n])
     mends = ''.join(f'<p><b>Fix:</b> {escape(m)}</p>' for m in list(dict.fromkeys(f[4] for f in own if f[4]))[:3])
     listed = len({f[0] for f in own if f[0]<shown})
-    fewer = f' <span class="soft">of {rule["rows"]:,}; the others are not in this report</span>' if listed<rule['rows'] else ''
-    button = f'<button data-rule="{k}">Show {"this row" if listed==1 else f"these {listed:,} rows"}</button>' if listed else ''
+    rest = f' <span class="soft">of {rule["rows"]:,}; the others are not in this report</span>'
+    fewer = rest if listed<rule['rows'] else ''
+    these = 'this row' if listed==1 else f'these {listed:,} rows'
+    button = f'<button data-rule="{k}">Show {these}</button>' if listed else ''
     return f'{mends}<ul>{items}</ul>{button}{fewer}' if own else mends
 
 def findings_html(
@@ -156,11 +165,38 @@ def findings_html(
     out = []
     for k,r in enumerate(rules):
         severity,id,why = (escape(r[o]) for o in ('severity','id','why'))
-        head = f'<span class="sev sev-{severity}">{severity}</span><code>{id}</code><span class="why">{why}</span><span class="count">{r["rows"]:,} row{"s"*(r["rows"]!=1)}</span>'
-        out.append(f'<details class="rule"><summary>{head}</summary><div class="body">{_examples_html(r, k, found, place, shown)}</div></details>')
+        head = f'<span class="sev sev-{severity}">{severity}</span><code>{id}</code><span class="why">{why}</span>'
+        n = f'<span class="count">{r["rows"]:,} row{"s"*(r["rows"]!=1)}</span>'
+        body = f'<div class="body">{_examples_html(r, k, found, place, shown)}</div>'
+        out.append(f'<details class="rule"><summary>{head}{n}</summary>{body}</details>')
     return ''.join(out)
 
 # %% ../../nbs/look/04_report.ipynb #9d5b4eb4
+class _Frame: # the drawing of a histogram: 620 x 190, with room for the axes
+    width,height,left,top,foot = 620,190,44,20,30
+    def __init__(self, reach, most): self.reach,self.most = reach,most
+    def x(self, v): return self.left+(self.width-self.left-8)*v/self.reach
+    def y(self, n): return self.top+(self.height-self.top-self.foot)*(1-n/self.most)
+
+def _text(x, y, anchor, text, kind=''):
+    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
+
+def _line(n, f): # a line across at `n` rows
+    y = f'{f.y(n):.1f}'
+    return f'<line x1="{f.left}" x2="{f.width}" y1="{y}" y2="{y}"/>'+_text(f.left-6, f.y(n)+4, 'end', f'{n:,}')
+
+def _bar(a, b, n, f, name, limit, show):
+    place = f'x="{f.x(a):.1f}" y="{f.y(n):.1f}" width="{max(f.x(b)-f.x(a)-1, .8):.1f}"'
+    over = ' class=over' if limit and a>=limit else ''
+    title = f'<title>{show(a)} to {show(b)} {name}: {n:,} rows</title>'
+    return f'<rect {place} height="{f.y(0)-f.y(n):.1f}"{over}>{title}</rect>'
+
+def _limit(limit, f):
+    x,kind = f.x(limit),' class="limit"'
+    line = f'<line{kind} x1="{x:.1f}" x2="{x:.1f}" y1="{f.top-4}" y2="{f.y(0)}"/>'
+    return line+_text(x, f.top-8, 'end' if limit>f.reach*.6 else 'start', f'sequence_len {limit:,}', kind)
+
+# %% ../../nbs/look/04_report.ipynb #30d6e9ef
 def histogram_svg(
     h, # A DataFrame with start, end and rows
     name:str, # What is counted along the axis
@@ -168,42 +204,47 @@ def histogram_svg(
     show=lambda v: f'{v:,.0f}', # Writes a value of the axis
 )->str:
     "A histogram as SVG."
-    width,height,left,top,foot = 620,190,44,20,30
-    reach,most = float(h.end.max()) if len(h) else 1, max(int(h.rows.max()) if len(h) else 0, 1)
-    reach = max(reach, limit or 0)
-    x,y = lambda v: left+(width-left-8)*v/reach, lambda n: top+(height-top-foot)*(1-n/most)
-    out = [f'<line x1="{left}" x2="{width}" y1="{y(n):.1f}" y2="{y(n):.1f}"/><text x="{left-6}" y="{y(n)+4:.1f}" text-anchor="end">{n:,}</text>' for n in sorted({0, most//2, most})]
-    for a,b,n in zip(h.start, h.end, h.rows):
-        box = f'x="{x(a):.1f}" y="{y(n):.1f}" width="{max(x(b)-x(a)-1, .8):.1f}" height="{y(0)-y(n):.1f}"{" class=over" if limit and a>=limit else ""}'
-        if n: out.append(f'<rect {box}><title>{show(a)} to {show(b)} {name}: {n:,} rows</title></rect>')
-    step = reach/4 if reach<=1 else round_step(reach, 6)
-    for v in np.arange(0, reach+step/2, step):
-        if v<=reach: out.append(f'<text x="{x(v):.1f}" y="{height-foot+16}" text-anchor="{"start" if v==0 else "end" if v>reach*.97 else "middle"}">{show(v)}</text>')
-    if limit:
-        out.append(f'<line class="limit" x1="{x(limit):.1f}" x2="{x(limit):.1f}" y1="{top-4}" y2="{y(0)}"/>')
-        out.append(f'<text class="limit" x="{x(limit):.1f}" y="{top-8}" text-anchor="{"end" if limit>reach*.6 else "start"}">sequence_len {limit:,}</text>')
-    return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="rows by {name}">{"".join(out)}</svg>'
+    reach,most = (float(h.end.max()),int(h.rows.max())) if len(h) else (1,0)
+    f = _Frame(max(reach, limit or 0), max(most, 1))
+    out = [_line(n, f) for n in sorted({0, f.most//2, f.most})]
+    out += [_bar(a, b, n, f, name, limit, show) for a,b,n in zip(h.start, h.end, h.rows) if n]
+    step = f.reach/4 if f.reach<=1 else round_step(f.reach, 6)
+    for v in np.arange(0, f.reach+step/2, step):
+        anchor = 'start' if v==0 else 'end' if v>f.reach*.97 else 'middle'
+        if v<=f.reach: out.append(_text(f.x(v), f.height-f.foot+16, anchor, show(v)))
+    if limit: out.append(_limit(limit, f))
+    head = f'class="chart" viewBox="0 0 {f.width} {f.height}" role="img" aria-label="rows by {name}"'
+    return f'<svg {head}>{"".join(out)}</svg>'
 
 # %% ../../nbs/look/04_report.ipynb #273015f0
 def _cards(df, sequence_len, changed, rules):
     t = totals(df, sequence_len)
-    out = [('rows', f'{t["rows"]:,}', ''), ('tokens', f'{t["tokens"]:,}', ''), ('of them trained', f'{t["share"]:.1%}', 'bad' if t['rows'] and not t['trained'] else ''),
-           ('tokens in the median row', f'{t["median"]:,}', ''), ('tokens in the longest row', f'{t["longest"]:,}', '')]
+    nothing = 'bad' if t['rows'] and not t['trained'] else ''
+    out = [('rows', f'{t["rows"]:,}', ''), ('tokens', f'{t["tokens"]:,}', ''),
+           ('of tokens are trained (in the loss)', f'{t["share"]:.1%}', nothing),
+           ('median tokens per row', f'{t["median"]:,}', ''), ('tokens in the longest row', f'{t["longest"]:,}', '')]
     if sequence_len and t['over']: out.append((f'rows over {sequence_len:,} tokens', f'{t["over"]:,}', 'warn'))
     if t['untrained']: out.append(('rows with nothing trained', f'{t["untrained"]:,}', 'warn'))
     out += [(f'rows {what}', f'{n:,}', 'warn'*bool(n)) for what,n in (changed or {}).items()]
-    if rules is not None: out.append(('rules found something', f'{len(rules):,}', 'bad' if any(r['severity']=='error' for r in rules) else 'warn'*bool(rules)))
-    return '<div class="cards">' + ''.join(f'<div class="card {c}"><b>{v}</b><span>{escape(name)}</span></div>' for name,v,c in out) + '</div>'
+    if rules is not None:
+        worst = 'bad' if any(r['severity']=='error' for r in rules) else 'warn'*bool(rules)
+        out.append(('lint rules triggered', f'{len(rules):,}', worst))
+    cards = (f'<div class="card {c}"><b>{v}</b><span>{escape(name)}</span></div>' for name,v,c in out)
+    return f'<div class="cards">{"".join(cards)}</div>'
 
 def _table(names, lines): # cells are HTML already
     row = lambda tag,cells: '<tr>' + ''.join(f'<{tag}>{c}</{tag}>' for c in cells) + '</tr>'
-    return f'<div class="scroll"><table class="data"><thead>{row("th", names)}</thead><tbody>{"".join(row("td", o) for o in lines)}</tbody></table></div>'
+    table = f'<thead>{row("th", names)}</thead><tbody>{"".join(row("td", o) for o in lines)}</tbody>'
+    return f'<div class="scroll"><table class="data">{table}</table></div>'
 
 # %% ../../nbs/look/04_report.ipynb #ea13556d
 def _sources_html(df):
     meter = lambda v: f'{v:.1%}<span class="meter"><i style="width:{100*v:.1f}%"></i></span>'
     count = lambda v: f'{v:,.0f}'
-    cells = [[escape(str(name)), count(s.rows), count(s.tokens), meter(s.share), meter(s.weight), count(s['median']), count(s.longest)] for name,s in by_source(df).iterrows()]
+    def line(name, s):
+        shares = meter(s.share), meter(s.weight)
+        return [escape(str(name)), count(s.rows), count(s.tokens), *shares, count(s['median']), count(s.longest)]
+    cells = [line(name, s) for name,s in by_source(df).iterrows()]
     return _table(['source','rows','tokens','trained','weight in the loss','median','longest'], cells)
 
 def overview_html(
@@ -215,12 +256,14 @@ def overview_html(
 )->str:
     "Statistics as HTML."
     panel = lambda name,body: f'<div class="panel"><h3>{name}</h3>{body}</div>'
-    lengths,shares = histogram_svg(length_histogram(df), 'tokens', sequence_len),histogram_svg(share_histogram(df), 'trained', show=lambda v: f'{v:.0%}')
+    lengths = histogram_svg(length_histogram(df), 'tokens', sequence_len)
+    shares = histogram_svg(share_histogram(df), 'trained', show=lambda v: f'{v:.0%}')
     charts = panel('Tokens in a row', lengths) + panel('Trained share of a row', shares)
     out = f'<div class="panels">{charts}</div><div class="panels">{panel("Sources", _sources_html(df))}</div>'
     if listed:
         lines = _table(['row','what','tokens'], [[escape(place), escape(what), f'{n:,}'] for what,place,n in listed])
-        out += f'<details class="rule gone"><summary><span>Rows that were dropped or cut: the first {len(listed):,}</span></summary><div class="body">{lines}</div></details>'
+        head = f'<summary><span>Rows that were dropped or cut: the first {len(listed):,}</span></summary>'
+        out += f'<details class="rule gone">{head}<div class="body">{lines}</div></details>'
     return _cards(df, sequence_len, changed, rules) + out
 
 # %% ../../nbs/look/04_report.ipynb #61f8dd13
@@ -233,9 +276,22 @@ def _legend_all(): # every sign, with its kind
     return ''.join(f'<span data-kind="{k}">{html}</span>' for k,html in signs.items())
 
 # %% ../../nbs/look/04_report.ipynb #c6931d4c
+def _parts(tok, rows, df, packed, lint, linted, place, sequence_len, title): # of the page, by their names in it
+    (tables,chunks),(rules,found) = packed,lint
+    meta = {**tables, 'rules':rules, 'found':[f for f in found if f[0]<len(rows)], 'limit':sequence_len or 0}
+    first = f'The first {len(rows):,} of {len(df):,} rows. Statistics and findings are of all.'
+    listed = findings_html(rules, found, place, len(rows)) if linted else _soft('Lint was not run for this report.')
+    scripts = (f'<script type="text/plain" data-first="{i}">{text}</script>' for i,text in chunks)
+    return dict(title=escape(title), css=view_css()+_asset('report.css'), js=_asset('report.js'), legend=_legend_all(),
+        facts=escape(f'{Path(fspath(tok.source)).name} · {len(tok):,} tokens in the vocabulary'), findings=listed,
+        part=_soft(first) if len(rows)<len(df) else '', meta=_script_json(meta), chunks='\n'.join(scripts))
+
+def _soft(text): return f'<p class="soft">{text}</p>'
+
+# %% ../../nbs/look/04_report.ipynb #a989adf8
 def write_report(
     path:str|PathLike, # File to write, such as `report.html`
-    rows, # An `EncodedBatch` with spans, or rows of any kind that `as_row` takes; the first ones, if there are more than a page should hold
+    rows, # An `EncodedBatch` with spans, or rows of any kind that `as_row` takes; the first ones of very many
     tok, # A `FastTokenizer`
     findings=None, # Objects with rule, severity, row, message and fix; None: lint was not run
     *,
@@ -254,14 +310,11 @@ def write_report(
     rules,found = group_findings(findings or (), counts, why)
     tables,chunks = packed(rows, tok, origins)
     place = lambda i: '{}:{}'.format(*origins[i]) if origins and i<len(origins) else ''
-    parts = dict(title=escape(title), css=view_css()+_asset('report.css'), js=_asset('report.js'), legend=_legend_all(),
-        facts=escape(f'{Path(fspath(tok.source)).name} · {len(tok):,} tokens in the vocabulary'),
-        overview=overview_html(df, sequence_len, changed, listed, None if findings is None else rules),
-        findings='<p class="soft">Lint was not run for this report.</p>' if findings is None else findings_html(rules, found, place, len(rows)),
-        part=f'<p class="soft">The first {len(rows):,} of {len(df):,} rows. Statistics and findings are of all.</p>' if len(rows)<len(df) else '',
-        meta=_script_json({**tables, 'rules':rules, 'found':[f for f in found if f[0]<len(rows)], 'limit':sequence_len or 0}),
-        chunks='\n'.join(f'<script type="text/plain" data-first="{i}">{text}</script>' for i,text in chunks))
+    parts = _parts(tok, rows, df, (tables, chunks), (rules, found), findings is not None, place, sequence_len, title)
+    parts['overview'] = overview_html(df, sequence_len, changed, listed, None if findings is None else rules)
     page = re.sub(r'\{(\w+)\}', lambda m: parts[m[1]], _asset('report.html'))
     try: Path(path).write_bytes(page.encode('utf-8', 'backslashreplace'))
-    except OSError as e: raise ConfigError(f'cannot write the report ({e.strerror}). Choose another file.', source=fspath(path)) from None
+    except OSError as e:
+        message = f'cannot write the report ({e.strerror}). Choose another file.'
+        raise ConfigError(message, source=fspath(path)) from None
     return Path(path)

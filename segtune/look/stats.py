@@ -38,8 +38,10 @@ def totals(
 )->dict: # rows, tokens, trained, share, shortest, median, p95, longest, untrained and, with a limit, over
     "The data set in a few numbers."
     n = df.tokens
-    out = dict(rows=len(df), tokens=int(n.sum()), trained=int(df.trained.sum()), share=float(df.trained.sum()/max(n.sum(), 1)))
-    for name,q in dict(shortest=0, median=.5, p95=.95, longest=1).items(): out[name] = int(n.quantile(q, 'higher')) if len(df) else 0
+    all_,trained = int(n.sum()),int(df.trained.sum())
+    out = dict(rows=len(df), tokens=all_, trained=trained, share=trained/max(all_, 1))
+    for name,q in dict(shortest=0, median=.5, p95=.95, longest=1).items():
+        out[name] = int(n.quantile(q, 'higher')) if len(df) else 0
     out['untrained'] = int((df.trained==0).sum())
     return out if sequence_len is None else {**out, 'over':int((n>sequence_len).sum())}
 
@@ -49,7 +51,9 @@ def by_source(
 ): # A DataFrame, one line per source: rows, tokens, trained, share, weight, median, longest
     "What each source contributes."
     source = df['source'] if 'source' in df else ['all']*len(df)
-    out = df.groupby(source, sort=False).agg(rows=('tokens','size'), tokens=('tokens','sum'), trained=('trained','sum'), median=('tokens','median'), longest=('tokens','max'))
+    out = df.groupby(source, sort=False).agg(
+        rows=('tokens','size'), tokens=('tokens','sum'), trained=('trained','sum'),
+        median=('tokens','median'), longest=('tokens','max'))
     out['share'],out['weight'] = out.trained/out.tokens.clip(lower=1), out.trained/max(out.trained.sum(), 1)
     return out.rename_axis('source')[['rows','tokens','trained','share','weight','median','longest']]
 
@@ -85,7 +89,9 @@ def share_histogram(
 def _axes(ax, width=7, height=2.6):
     if ax is not None: return ax
     try: import matplotlib.pyplot as plt
-    except ImportError: raise MissingError('plots need matplotlib, which is not installed. Run: pip install matplotlib') from None
+    except ImportError:
+        message = 'plots need matplotlib, which is not installed. Run: pip install matplotlib'
+        raise MissingError(message) from None
     ax = plt.subplots(figsize=(width, height), layout='constrained')[1]
     ax.spines[['top','right']].set_visible(False)
     return ax
@@ -103,7 +109,8 @@ def plot_lengths(
     ax.set(xlabel='tokens in a row', ylabel='rows', xlim=(0, None))
     if sequence_len:
         ax.axvline(sequence_len, color='#d97706', linestyle='--')
-        ax.text(sequence_len, 1.01, f'sequence_len {sequence_len:,}', color='#b45309', ha='center', va='bottom', transform=ax.get_xaxis_transform())
+        above = dict(ha='center', va='bottom', transform=ax.get_xaxis_transform())
+        ax.text(sequence_len, 1.01, f'sequence_len {sequence_len:,}', color='#b45309', **above)
     return ax
 
 # %% ../../nbs/look/03_stats.ipynb #9b52f772
@@ -114,7 +121,8 @@ def plot_shares(
     "Draw how many rows have how large a trained share."
     h,ax = share_histogram(df),_axes(ax)
     ax.bar(h.start, h.rows, .1, align='edge', color=_green, edgecolor='white')
-    ax.set(xlabel='trained share of a row', ylabel='rows', xlim=(0,1), xticks=[0,.25,.5,.75,1], xticklabels=['0%','25%','50%','75%','100%'])
+    ax.set(xlabel='trained share of a row', ylabel='rows', xlim=(0,1))
+    ax.set(xticks=[0,.25,.5,.75,1], xticklabels=['0%','25%','50%','75%','100%'])
     return ax
 
 # %% ../../nbs/look/03_stats.ipynb #e9d1171a
@@ -137,7 +145,9 @@ def plot_sources(
 # %% ../../nbs/look/03_stats.ipynb #a736b05f
 def _bars(h, width=40): # a histogram of lengths, line by line
     most,wide = max(int(h.rows.max()), 1),len(f'{int(h.end.max())-1:,}')
-    return [f'  {a:>{wide},} - {b-1:>{wide},}  {"█"*math.ceil(width*n/most):{width}}  {n:,}' for a,b,n in zip(h.start, h.end, h.rows)]
+    def bar(n): return '█'*math.ceil(width*n/most)
+    lines = zip(h.start, h.end, h.rows)
+    return [f'  {a:>{wide},} - {b-1:>{wide},}  {bar(n):{width}}  {n:,}' for a,b,n in lines]
 
 def stats_lines(
     df, # From `row_stats`
@@ -145,10 +155,12 @@ def stats_lines(
 )->list[str]: # Lines
     "The statistics of a data set as text."
     t = totals(df, sequence_len)
-    out = [f'{t["rows"]:,} rows, {t["tokens"]:,} tokens, {t["trained"]:,} of them trained ({t["share"]:.1%})',
-           f'tokens in a row: shortest {t["shortest"]:,}, median {t["median"]:,}, 95% up to {t["p95"]:,}, longest {t["longest"]:,}'+(f'; sequence_len is {sequence_len:,}' if sequence_len else '')]
+    out = [f'{t["rows"]:,} rows, {t["tokens"]:,} tokens, {t["trained"]:,} of them trained ({t["share"]:.1%})']
+    lengths = f'shortest {t["shortest"]:,}, median {t["median"]:,}, 95% up to {t["p95"]:,}, longest {t["longest"]:,}'
+    out.append(f'tokens in a row: {lengths}'+(f'; sequence_len is {sequence_len:,}' if sequence_len else ''))
     if t['untrained']: out.append(f'rows without a trained token: {t["untrained"]:,}')
     shares = by_source(df).reset_index()
     for k in ('share','weight'): shares[k] = shares[k].map('{:.1%}'.format)
     for k in ('rows','tokens','trained','median','longest'): shares[k] = shares[k].map('{:,.0f}'.format)
-    return [*out, '', 'tokens in a row', *_bars(length_histogram(df, 12)), '', *shares.to_string(index=False).splitlines()]
+    table = shares.to_string(index=False).splitlines()
+    return [*out, '', 'tokens in a row', *_bars(length_histogram(df, 12)), '', *table]

@@ -41,7 +41,8 @@ def _block(tokens, width): # the lines of a run of tokens with one segment and o
     name = f'{"" if t.segment is None else t.segment:>3} {"trained" if t.trained else "masked":<7} '
     bar,style = ('┃ ','green bold') if t.trained else ('╎ ','dim')
     for n,parts in enumerate(_wrap(tokens, max(width-len(name)-2, 8))):
-        yield Text.assemble((name if n==0 else ' '*len(name), style), (bar, style), Text.assemble(('│','dim')).join(parts))
+        head = (name if n==0 else ' '*len(name)), style
+        yield Text.assemble(head, (bar, style), Text.assemble(('│','dim')).join(parts))
 
 def row_lines(
     view:RowView, # From `show`
@@ -64,6 +65,8 @@ _signs = [('▁ space added by the tokenizer', lambda t: any(k=='added' for _,k 
           ('₁₂ pieces of a character', lambda t: any(k=='piece' for _,k in t.shown)),
           ('⟦ ⟧ reaches across a label change', lambda t: t.n_crossed)]
 
+
+# %% ../../nbs/look/01_terminal.ipynb #9a6165bf
 def print_row(
     view:RowView, # From `show`
     console=None, # A `rich.console.Console`; the default writes to standard output
