@@ -7,9 +7,9 @@ __all__ = ['Boundary', 'Amount', 'Positive', 'Part', 'Count', 'Number', 'Seed', 
            'ShuffleOptions', 'LengthOptions', 'TokenizerOptions', 'FormatOptions', 'RowOptions', 'SplitOptions',
            'LintOptions', 'PrecisionOptions', 'ModelOptions', 'VocabularyOptions', 'LoraOptions', 'AdapterOptions',
            'BatchOptions', 'StepOptions', 'OrderOptions', 'PackingOptions', 'PaddingOptions', 'NoiseOptions',
-           'ComputeOptions', 'WarmupOptions', 'OptimizerOptions', 'ScheduleOptions', 'RateOptions', 'LisaOptions',
-           'LogEvalSaveOptions', 'TrainerOptions', 'WeightOptions', 'RunOptions', 'TrainOptions', 'say_problems',
-           'near_key', 'make_options', 'takes', 'type_text', 'options_table']
+           'ComputeOptions', 'WarmupOptions', 'OptimizerOptions', 'ScheduleOptions', 'RateOptions', 'LearningOptions',
+           'LisaOptions', 'LogEvalSaveOptions', 'TrainerOptions', 'WeightOptions', 'RunOptions', 'TrainOptions',
+           'say_problems', 'near_key', 'make_options', 'takes', 'type_text', 'options_table']
 
 # %% ../nbs/00a_options.ipynb #0a0p0004
 import inspect
@@ -218,6 +218,9 @@ class RateOptions(Options):
     loraplus_lr_ratio:Positive|None = opt(None, "LoRA+: learning rate of LoRA's B, as a multiple of that of A")
     loraplus_lr_embedding:Positive|None = opt(None, 'LoRA+: learning rate of LoRA on embeddings; 1e-6 if not given')
 
+class LearningOptions(OptimizerOptions, ScheduleOptions, RateOptions):
+    "All about the learning rate."
+
 class LisaOptions(SeedOptions):
     "LISA."
     lisa_n_layers:Count|None = opt(None, 'Train so many layers at a time, drawn at random; all if not given')
@@ -249,7 +252,7 @@ class TrainerOptions(StepOptions, SeedOptions, PrecisionOptions):
                                        'there `use_wandb` and the like')
 
 class WeightOptions(ModelOptions, VocabularyOptions, AdapterOptions, OrderOptions, PackingOptions, PaddingOptions,
-                    ComputeOptions, OptimizerOptions, ScheduleOptions, RateOptions, LogEvalSaveOptions, TrainerOptions,
+                    ComputeOptions, LearningOptions, LogEvalSaveOptions, TrainerOptions,
                     LisaOptions):
     "All that training itself is told."
 

@@ -50,10 +50,10 @@ def base(tmp_path_factory):
 # ---- adapters: random numbers in everything that training may change
 
 def make_adapter(base, out, tokens=(), special_tokens=None, resize=False, **options):
-    from segtune.training.model import adapt, fit_vocabulary, load_base, save_adapter
+    from segtune.training.model import adapt, resize_vocabulary, load_base, save_adapter
     tok = load_tokenizer(base, special_tokens, tokens)
     model = load_base(base, **{k: options.pop(k) for k in ("overrides_of_model_config", "torch_dtype") if k in options})
-    new = fit_vocabulary(model, tok, load_tokenizer(base), resize_token_embeddings_to_32x=resize)
+    new = resize_vocabulary(model, tok, load_tokenizer(base), resize_token_embeddings_to_32x=resize)
     model = adapt(model, **{"lora_r": 4, **options}, new_tokens=new)
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -373,12 +373,12 @@ def test_what_the_adapter_cannot_be_is_said_under_its_own_key(how, field):
     with pytest.raises(ConfigError, match=field): adapt(load_base(TINY), **{"lora_target_modules": ["q_proj"], **how})
 
 def test_going_on_from_an_adapter_keeps_what_it_is(base, tmp_path):
-    from segtune.training.model import adapt, fit_vocabulary, load_base
+    from segtune.training.model import adapt, resize_vocabulary, load_base
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     make_adapter(base(), tmp_path / "b", lora_target_modules=["q_proj"], tokens=["<|note|>"])
     def go_on(name, tokens=(), **how):
         model, tok = load_base(base()), load_tokenizer(base(), tokens=tokens)
-        return adapt(model, lora_model_dir=tmp_path / name, new_tokens=fit_vocabulary(model, tok, load_tokenizer(base())), **how)
+        return adapt(model, lora_model_dir=tmp_path / name, new_tokens=resize_vocabulary(model, tok, load_tokenizer(base())), **how)
     for how in (dict(lora_r=8), dict(lora_alpha=32), dict(peft_use_dora=True), dict(lora_target_modules=["v_proj"]), dict(lora_modules_to_save=["lm_head"])):
         with pytest.raises(ConfigError, match=f"{next(iter(how))}: is .*, and the adapter in lora_model_dir has"): go_on("a", **how)
     go_on("a", lora_r=4, lora_alpha=16, lora_target_modules=["q_proj"])

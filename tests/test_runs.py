@@ -549,10 +549,10 @@ def test_lora_plus_gives_b_its_own_learning_rate(base, prepared, tmp_path):
 
 
 def test_rows_are_trained_in_the_order_of_the_data(base, prepared, tmp_path):
-    from segtune.training.run import plan_run, train_options
+    from segtune.training.run import plan_run
 
     for more in (dict(curriculum_sampling=True), dict(shuffle_merged_datasets=False)):
-        plan = plan_run(str(prepared), None, tmp_path, {**train_options(), **more}, log=lambda o: None)
+        plan = plan_run(str(prepared), None, log=lambda o: None, output_dir=tmp_path, **more)
         assert [list(plan.order.order(e)) for e in (0, 1)] == [list(range(10))] * 2
 
 

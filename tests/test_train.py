@@ -238,7 +238,7 @@ def test_a_directory_in_use_is_left_alone_unless_told(base, prepared, whole, lef
     assert (result.resumed_from, weights(left)) == (None, whole[1])
     with pytest.raises(RunError, match="holds a finished run of 12 steps"): run(base, prepared, left)
     again, lines = run(base, prepared, left, resume=True)
-    assert again.stood_already and again.losses == result.losses and "nothing to do" in lines[-1]
+    assert again.already_finished and again.losses == result.losses and "nothing to do" in lines[-1]
 
 def test_nothing_to_resume_is_said(base, prepared, tmp_path):
     result, lines = run(base, prepared, tmp_path / "new", resume=True, max_steps=1)

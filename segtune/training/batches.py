@@ -11,6 +11,7 @@ import hashlib, os
 from math import ceil
 from typing import NamedTuple
 import numpy as np
+from ..options import OrderOptions, PaddingOptions, StepOptions, takes
 from ..segments import ConfigError, DataError
 
 # %% ../../nbs/training/01_batches.ipynb #5e3eaa9e
@@ -97,24 +98,21 @@ class RowOrder:
         return np.array(get_length_grouped_indices(list(self.lengths), self.n_group, generator=g))
 
 # %% ../../nbs/training/01_batches.ipynb #3a336385
+@takes(OrderOptions)
 def row_order(
     counts:RowCounts, # Of the training set
     rows_per_step:int=1, # Rows per optimizer step
     n_at_once:int=1, # Rows that all processes together read at a time
     *,
-    seed:int=42, # The run's seed
-    data_seed:int|None=None, # Another seed for the order; `seed` if None
-    group_by_length:bool=False, # Let rows of like length meet in a step?
-    curriculum_sampling:bool=False, # Train the rows in the order of the data?
-    shuffle_merged_datasets:bool=True, # The same question the other way round: if false, in the order of the data
+    o:OrderOptions, # The order
 )->RowOrder:
     "The order that a config asks for."
-    shuffled = shuffle_merged_datasets and not curriculum_sampling
-    if group_by_length and not shuffled:
-        key = 'curriculum_sampling: true' if curriculum_sampling else 'shuffle_merged_datasets: false'
+    shuffled = o.shuffle_merged_datasets and not o.curriculum_sampling
+    if o.group_by_length and not shuffled:
+        key = 'curriculum_sampling: true' if o.curriculum_sampling else 'shuffle_merged_datasets: false'
         raise ConfigError(f'{key} keeps the order of the data. Keep one of them.', field='group_by_length')
-    return RowOrder(len(counts.lengths), seed if data_seed is None else data_seed,
-                    counts.lengths if group_by_length else None, rows_per_step, shuffled, n_at_once)
+    return RowOrder(len(counts.lengths), o.seed if o.data_seed is None else o.data_seed,
+                    counts.lengths if o.group_by_length else None, rows_per_step, shuffled, n_at_once)
 
 # %% ../../nbs/training/01_batches.ipynb #64311270
 class Steps(NamedTuple):
@@ -123,21 +121,18 @@ class Steps(NamedTuple):
     per_epoch:int # Optimizer steps in one pass over the rows
     total:int # Optimizer steps of the run
 
+@takes(StepOptions)
 def count_steps(
     n_rows:int, # Rows of the training set
     *,
-    micro_batch_size:int=1, # Rows that a process reads at a time
-    gradient_accumulation_steps:int=1, # Times it reads before a step is made
-    num_epochs:float=1.0, # Passes over the rows; may be a fraction
-    max_steps:int|None=None, # If given, the number of steps, whatever `num_epochs` says
     n_processes:int=1, # Processes that train together
+    o:StepOptions, # Batch size, gradient accumulation, epochs
 )->Steps:
     "How many optimizer steps a run has."
-    batches = ceil(n_rows/(micro_batch_size*n_processes))
-    per_epoch = max(1, ceil(batches/gradient_accumulation_steps))
-    total = max_steps if max_steps and max_steps>0 else ceil(num_epochs*per_epoch)
-    if total<1: raise ConfigError(f'expected more than 0, got {num_epochs!r}.', field='num_epochs')
-    return Steps(micro_batch_size*gradient_accumulation_steps*n_processes, per_epoch, total)
+    batches = ceil(n_rows/(o.micro_batch_size*n_processes))
+    per_epoch = max(1, ceil(batches/o.gradient_accumulation_steps))
+    rows = o.micro_batch_size*o.gradient_accumulation_steps*n_processes
+    return Steps(rows, per_epoch, o.max_steps or ceil(o.num_epochs*per_epoch))
 
 # %% ../../nbs/training/01_batches.ipynb #d1549dd5
 class FilledRows:
@@ -192,18 +187,19 @@ class Collator:
                     attention_mask=stacked([[1]*len(o) for o in ids], 0))
 
 # %% ../../nbs/training/01_batches.ipynb #d26f28e4
+@takes(PaddingOptions, sequence_len=None)
 def collator(
     counts:RowCounts, # Of the training set
     pad_id:int=0, # Id to fill with
     *,
-    sequence_len:int|None=None, # Longest row allowed, in tokens; None for any
-    pad_to_sequence_len:bool=False, # Pad every batch to that length?
+    o:PaddingOptions, # Padding; called with keywords, rows of any length unless `sequence_len` is given
 )->Collator:
     "The collator that a config asks for, once the rows are known to fit."
-    long = np.flatnonzero(counts.lengths>sequence_len) if sequence_len else []
+    limit = o.sequence_len
+    long = np.flatnonzero(counts.lengths>limit) if limit else []
     if len(long):
         raise DataError(f'row {long[0]} (from 0) has {counts.lengths[long[0]]} tokens, and sequence_len is '
-                        f'{sequence_len}. Run segtune preprocess again, or raise sequence_len.')
-    if pad_to_sequence_len and not sequence_len:
+                        f'{limit}. Run segtune preprocess again, or raise sequence_len.')
+    if o.pad_to_sequence_len and not limit:
         raise ConfigError('is on, and sequence_len is not given. Give it.', field='pad_to_sequence_len')
-    return Collator(pad_id, sequence_len if pad_to_sequence_len else None)
+    return Collator(pad_id, limit if o.pad_to_sequence_len else None)

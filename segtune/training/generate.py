@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..segments import ConfigError, DataError, RunError, Segment, SegtuneError
 from ..tokenizer import base_path, load_tokenizer
 from ..encoder import Encoder
-from .model import (check_fits, find_dtype, fit_vocabulary, load_base, name_special_ids, need_packages, quiet,
+from .model import (check_fits, find_dtype, resize_vocabulary, load_base, name_special_ids, need_packages, quiet,
                            read_adapter_config, read_record, save_tokenizer, say_tied, token_ids, untie)
 from .batches import load_rows
 from .trainer import heldout_loss
@@ -90,7 +90,7 @@ def _put_on(model, tok, base, d, own, record):
     base_tok = load_tokenizer(base)
     rows = record.get('rows') or _rows_saved(d, model)
     check_tokenizer(model, tok, base_tok, own, record, d, rows)
-    fit_vocabulary(model, tok, base_tok, rows)
+    resize_vocabulary(model, tok, base_tok, rows)
     try:
         with quiet(), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('always')

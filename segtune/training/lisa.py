@@ -7,6 +7,7 @@ __all__ = ['active_layers', 'lisa_callback']
 
 # %% ../../nbs/training/04_lisa.ipynb #d7d4e2fb
 import random
+from ..options import LisaOptions, takes
 from ..segments import ConfigError
 
 # %% ../../nbs/training/04_lisa.ipynb #c68dc34b
@@ -22,23 +23,23 @@ def active_layers(
     return sorted(draw.sample(range(n_layers), min(lisa_n_layers, n_layers)))
 
 # %% ../../nbs/training/04_lisa.ipynb #14ce4c7b
+@takes(LisaOptions)
 def lisa_callback(
     model, # A transformers model, all of whose weights are trained
     *,
-    lisa_n_layers:int|None=None, # Layers trained at a time; all if None
-    lisa_step_interval:int|None=None, # Steps until others are drawn; 20 if None
-    lisa_layers_attribute:str|None=None, # Where the model keeps its layers; `model.layers` if None
-    seed:int=42, # Decides which
+    o:LisaOptions, # How many layers, and how long
 ): # A `transformers.TrainerCallback`, or None
     "Freezes all but a few layers, and others in time."
-    if not lisa_n_layers: return None
+    if not o.lisa_n_layers: return None
     from transformers import TrainerCallback
-    place,every = lisa_layers_attribute or 'model.layers',lisa_step_interval or 20
+    place,every = o.lisa_layers_attribute or 'model.layers',o.lisa_step_interval or 20
     try: layers = list(model.get_submodule(place))
-    except (AttributeError, TypeError): raise ConfigError(f'the model has no list of layers at {place!r}.', field='lisa_layers_attribute') from None
+    except (AttributeError, TypeError):
+        why = f'the model has no list of layers at {place!r}.'
+        raise ConfigError(why, field='lisa_layers_attribute') from None
     class Lisa(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
-            active = active_layers(len(layers), lisa_n_layers, every, state.global_step, seed)
+            active = active_layers(len(layers), o.lisa_n_layers, every, state.global_step, o.seed)
             for i,layer in enumerate(layers): layer.requires_grad_(i in active)
         def on_train_end(self, args, state, control, **kwargs):
             for layer in layers: layer.requires_grad_(True)

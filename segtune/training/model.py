@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['need_packages', 'quiet', 'Precision', 'choose_precision', 'quantization', 'overridden', 'find_dtype', 'load_base',
-           'base_config', 'token_ids', 'fit_vocabulary', 'find_pad_id', 'max_positions', 'check_fits', 'linear_layers',
-           'check_targets', 'lora_config', 'is_tied', 'untie', 'say_tied', 'adapt', 'read_adapter_config',
-           'check_earlier', 'rows_trained', 'unused_options', 'Trainable', 'trainable', 'save_tokenizer',
-           'name_special_ids', 'keep_beside', 'read_record', 'save_adapter']
+           'base_config', 'token_ids', 'resize_vocabulary', 'find_pad_id', 'max_positions', 'check_fits',
+           'linear_layers', 'check_targets', 'lora_config', 'is_tied', 'untie', 'say_tied', 'adapt',
+           'read_adapter_config', 'check_earlier', 'rows_trained', 'unused_options', 'Trainable', 'trainable',
+           'save_tokenizer', 'name_special_ids', 'keep_beside', 'read_record', 'save_adapter']
 
 # %% ../../nbs/training/00_model.ipynb #048c7d3c
 import copy, json, os, re, shutil, warnings
@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+from ..options import AdapterOptions, LoraOptions, ModelOptions, VocabularyOptions, takes
 from ..segments import ConfigError, DataError, MissingError, SegtuneError
 from ..tokenizer import base_path
 
@@ -59,8 +60,8 @@ class Precision(NamedTuple):
     notes:list # What was asked for and not granted, one line each
 
 def choose_precision(
-    bf16:bool|str='auto', # true, false, or `auto`: where the GPU can
-    fp16:bool|None=False, # Ask for float16 instead
+    bf16:bool|str|None, # true, false, or `auto`: where the GPU can
+    fp16:bool|None=None, # Ask for float16 instead
     gpu:bool|None=None, # Is there a GPU? By default, look
 )->Precision:
     "The number format that this machine trains in."
@@ -77,8 +78,8 @@ def choose_precision(
 
 # %% ../../nbs/training/00_model.ipynb #6212d108
 def quantization(
-    load_in_8bit:bool=False, # Frozen weights in 8 bits
-    load_in_4bit:bool=False, # Frozen weights in 4 bits (`nf4`, as QLoRA does)
+    load_in_8bit:bool|None=None, # Frozen weights in 8 bits
+    load_in_4bit:bool|None=None, # Frozen weights in 4 bits (`nf4`, as QLoRA does)
     dtype:str='bfloat16', # Number format to compute in
     gpu:bool|None=None, # Is there a CUDA GPU? By default, look
 ): # A `BitsAndBytesConfig`, or None
@@ -147,49 +148,40 @@ def _random(how): # a model of a config, with the weights that it begins with
     if how.get('quantization_config'): raise ConfigError('random weights cannot be quantised.', field='reinit_weights')
     return AutoModelForCausalLM.from_config(**how)
 
+@takes(ModelOptions)
 def load_base(
     base_model:str|os.PathLike, # A directory, or a name on the hub
     *,
-    bf16:bool|str='auto', # See `choose_precision`
-    fp16:bool|None=False, # See `choose_precision`
-    torch_dtype:str|None=None, # Format to hold the weights in; that of the computation if None
-    load_in_8bit:bool=False, # Needs a CUDA GPU
-    load_in_4bit:bool=False, # Needs a CUDA GPU
-    attn_implementation:str|None=None, # `sdpa`, `eager`, `flash_attention_2`; the model's default if None
-    trust_remote_code:bool=False, # Run Python code that comes with the model?
-    overrides_of_model_config:dict|None=None, # See `overridden`
-    model_config:dict|None=None, # An older name of the same
-    reinit_weights:bool|None=None, # Begin with random weights in place of those on disk?
+    o:ModelOptions, # How it is loaded
 ): # A transformers causal language model
     "Load a base model, no weights frozen yet."
     need_packages()
-    computed = choose_precision(bf16, fp16).dtype
-    bits = quantization(load_in_8bit, load_in_4bit, computed)
-    how = dict(quantization_config=bits, attn_implementation=attn_implementation)
-    overrides = {**(model_config or {}), **(overrides_of_model_config or {})}
-    config = base_config(base_model, trust_remote_code=trust_remote_code, overrides_of_model_config=overrides)
-    how = {k:v for k,v in how.items() if v is not None} | dict(trust_remote_code=trust_remote_code, config=config)
-    how['dtype'] = find_dtype(torch_dtype or computed)
-    model = _random(how) if reinit_weights else _load(base_model, overrides, how)
-    bits = dict(load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit)
+    computed = choose_precision(o.bf16, o.fp16).dtype
+    config = base_config(base_model, o=o)
+    how = dict(quantization_config=quantization(o.load_in_8bit, o.load_in_4bit, computed),
+               attn_implementation=o.attn_implementation)
+    how = {k:v for k,v in how.items() if v is not None} | dict(trust_remote_code=o.trust_remote_code, config=config)
+    how['dtype'],overrides = find_dtype(o.torch_dtype or computed),o.overrides_of_model_config or {}
+    model = _random(how) if o.reinit_weights else _load(base_model, overrides, how)
+    bits = dict(load_in_8bit=o.load_in_8bit, load_in_4bit=o.load_in_4bit)
     model.segtune_loaded = dict(overrides_of_model_config=overrides, **bits)
     return model
 
 # %% ../../nbs/training/00_model.ipynb #8e8f44a0
+@takes(ModelOptions)
 def base_config(
     base_model:str|os.PathLike, # A directory, or a name on the hub
     *,
-    trust_remote_code:bool=False, # Run Python code that comes with the model?
-    overrides_of_model_config:dict|None=None, # See `overridden`
-    model_config:dict|None=None, # An older name of the same
+    o:ModelOptions, # How it is loaded
 ): # A transformers model config
     "The config of a base model, as a run changes it."
     from transformers import AutoConfig
-    overrides,path = {**(model_config or {}), **(overrides_of_model_config or {})},base_path(base_model, weights=True)
+    overrides,path = o.overrides_of_model_config or {},base_path(base_model, weights=True)
     if not (path/'config.json').exists():
         raise ConfigError(f'{str(base_model)!r} holds no model: there is no config.json.', field='base_model')
     with quiet(), _told(base_model, overrides):
-        return overridden(AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code), overrides)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=o.trust_remote_code)
+        return overridden(config, overrides)
 
 def _load(base_model, overrides, how):
     from transformers import AutoModelForCausalLM
@@ -236,17 +228,18 @@ def token_ids(tok)->list[int]: # Sorted
 def _n_rows(model): return model.get_input_embeddings().weight.shape[0]
 
 # %% ../../nbs/training/00_model.ipynb #25864472
-def fit_vocabulary(
+@takes(VocabularyOptions)
+def resize_vocabulary(
     model, # A transformers causal language model; may be made larger
     tok, # The `FastTokenizer` of the run
     base_tok, # The `FastTokenizer` of the base model as it came
     rows:int=0, # At least so many rows
     *,
-    resize_token_embeddings_to_32x:bool=False, # If it has too few rows, round their number up to a multiple of 32?
+    o:VocabularyOptions, # How rows are added
 )->list[int]: # Ids that the base model never saw
     "Make room for every token, and say which are new."
     known,ids = set(token_ids(base_tok)),token_ids(tok)
-    step = 32 if resize_token_embeddings_to_32x else 1
+    step = 32 if o.resize_token_embeddings_to_32x else 1
     rows = max(rows, -(-(ids[-1]+1)//step)*step)
     if rows>_n_rows(model): _enlarge(model, rows)
     new = [i for i in ids if i not in known]
@@ -346,38 +339,28 @@ def _check_pattern(pattern, known, key):
 # %% ../../nbs/training/00_model.ipynb #922e6453
 _inits = ('gaussian','orthogonal','olora','pissa')
 
+@takes(LoraOptions)
 def lora_config(
     model, # A transformers causal language model
     *,
-    lora_r:int|None=None, # Rank: rows of A and columns of B; 8 if None
-    lora_alpha:float|None=None, # The product BA is scaled by alpha/r; 16 if None
-    lora_dropout:float=0.0, # Share of a layer's inputs that A does not see, at random, while training
-    lora_target_modules:list[str]|str|None=None, # Names of layers, or one regular expression over whole names
-    lora_target_linear:bool=False, # Every linear layer but the last
-    lora_target_parameters:list[str]|str|None=None, # Names of parameters outside of linear layers, as experts' weights
-    lora_modules_to_save:list[str]|None=None, # Modules trained and saved whole, such as `embed_tokens`
-    lora_fan_in_fan_out:bool|None=None, # Weights stored input first; found out by itself if None
-    peft_use_dora:bool=False, # DoRA: train the length of each column apart from its direction
-    peft_use_rslora:bool=False, # Scale by alpha/sqrt(r), for high ranks
-    peft_layers_to_transform:list[int]|int|None=None, # Only in these layers, counted from 0
-    peft_layers_pattern:list[str]|str|None=None, # Name of the list of layers, if it is an unusual one
-    peft_init_lora_weights:bool|str|None=None, # How A and B begin: `gaussian`, `pissa`, ...; as in the paper if None
     new_tokens:Iterable[int]=(), # Ids whose embedding rows are trained too
+    o:LoraOptions, # Shape of the adapter
 ): # A `peft.LoraConfig`
     "peft's description of the adapter, checked against the model."
     from peft import LoraConfig
-    targets,saved = _targets(model, lora_target_modules, lora_target_linear),list(lora_modules_to_save or [])
-    params = [lora_target_parameters] if isinstance(lora_target_parameters, str) else list(lora_target_parameters or [])
+    saved,params = list(o.lora_modules_to_save or []),o.lora_target_parameters or []
+    targets = _targets(model, o.lora_target_modules, o.lora_target_linear)
+    params = [params] if isinstance(params, str) else list(params)
     check_targets(model, saved, 'lora_modules_to_save')
-    _check_parameters(model, targets, params, lora_dropout)
-    layers,rows = _layers(model, targets, peft_layers_to_transform),_token_rows(model, new_tokens, targets, saved)
-    more = dict(r=lora_r, lora_alpha=lora_alpha, fan_in_fan_out=lora_fan_in_fan_out, target_parameters=params or None,
-                init_lora_weights=_init(peft_init_lora_weights), layers_to_transform=layers,
-                layers_pattern=peft_layers_pattern, trainable_token_indices=rows)
+    _check_parameters(model, targets, params, o.lora_dropout)
+    layers,rows = _layers(model, targets, o.peft_layers_to_transform),_token_rows(model, new_tokens, targets, saved)
+    more = dict(r=o.lora_r, lora_alpha=o.lora_alpha, fan_in_fan_out=o.lora_fan_in_fan_out,
+                target_parameters=params or None, init_lora_weights=_init(o.peft_init_lora_weights),
+                layers_to_transform=layers, layers_pattern=o.peft_layers_pattern, trainable_token_indices=rows)
     more = {k:v for k,v in more.items() if v is not None}
-    return LoraConfig(**{**dict(task_type='CAUSAL_LM', r=8, lora_alpha=16), **more}, lora_dropout=lora_dropout or 0.0,
+    return LoraConfig(**{**dict(task_type='CAUSAL_LM', r=8, lora_alpha=16), **more}, lora_dropout=o.lora_dropout,
                       target_modules=targets or [], modules_to_save=saved or None,
-                      use_dora=bool(peft_use_dora), use_rslora=bool(peft_use_rslora))
+                      use_dora=o.peft_use_dora, use_rslora=o.peft_use_rslora)
 
 # %% ../../nbs/training/00_model.ipynb #820831a0
 def _targets(model, names, linear): # names of layers, or a regular expression
@@ -470,39 +453,34 @@ def say_tied(
     for o in (model.config, model.config.get_text_config()): o.tie_word_embeddings = tied
 
 # %% ../../nbs/training/00_model.ipynb #6f0f7448
-_adapters = ('lora','qlora')
-
+@takes(AdapterOptions, adapter='lora')
 def adapt(
     model, # A transformers causal language model
     *,
-    adapter:str|None='lora', # `lora`, `qlora`, or None to train every weight
-    lora_model_dir:str|os.PathLike|None=None, # An earlier adapter to go on from
-    peft_autocast_adapter_dtype:bool=True, # Hold the adapter in float32, whatever the base model is held in?
-    **lora, # See `lora_config`
+    new_tokens:Iterable[int]=(), # Ids whose embedding rows are trained too
+    o:AdapterOptions, # What is trained; called with keywords, an adapter unless `adapter=None`
 ): # The model with its adapter, ready to train
     "Freeze the base model and put an adapter on it."
-    if adapter is None: return model
-    _check_adapter(adapter, getattr(model, 'is_quantized', False))
+    if o.adapter is None: return model
+    _check_adapter(o.adapter, getattr(model, 'is_quantized', False))
     from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
     if getattr(model, 'is_quantized', False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    how = dict(autocast_adapter_dtype=peft_autocast_adapter_dtype is not False)
+    how = dict(autocast_adapter_dtype=o.peft_autocast_adapter_dtype)
     try:
         with quiet():
-            if lora_model_dir:
-                check_earlier(model, lora_model_dir, **lora)
-                return _without_card(PeftModel.from_pretrained(model, lora_model_dir, is_trainable=True, **how))
-            return _without_card(get_peft_model(model, _separate(model, lora_config(model, **lora)), **how))
+            if o.lora_model_dir:
+                check_earlier(model, o.lora_model_dir, new_tokens=new_tokens, o=o)
+                return _without_card(PeftModel.from_pretrained(model, o.lora_model_dir, is_trainable=True, **how))
+            conf = _separate(model, lora_config(model, new_tokens=new_tokens, o=o))
+            return _without_card(get_peft_model(model, conf, **how))
     except SegtuneError: raise
     except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as e:
-        field = 'lora_model_dir' if lora_model_dir else 'adapter'
+        field = 'lora_model_dir' if o.lora_model_dir else 'adapter'
         raise ConfigError(f'peft cannot make this adapter ({_why(e)}).', field=field) from e
 
 # %% ../../nbs/training/00_model.ipynb #5614f060
 def _check_adapter(adapter, quantized):
-    if adapter not in _adapters:
-        why = f'expected lora or qlora, got {adapter!r}. Leave it out to train every weight.'
-        raise ConfigError(why, field='adapter')
     if adapter=='lora' or quantized: return
     fix = 'Set load_in_4bit: true, or adapter: lora.'
     raise ConfigError(f'qlora is LoRA over weights in 4 bits, and these are not. {fix}', field='adapter')
@@ -534,17 +512,18 @@ _named = dict(lora_r='r', lora_alpha='lora_alpha', lora_dropout='lora_dropout', 
 
 def _as_set(v): return sorted(map(str, v)) if isinstance(v, (list,tuple,set)) else v
 
+@takes(LoraOptions)
 def check_earlier(
     model, # The model it is to be put on
     path:str|os.PathLike, # Directory of the earlier adapter
     *,
     new_tokens:Iterable[int]=(), # Ids whose embedding rows are to be trained
-    **lora, # See `lora_config`
+    o:LoraOptions, # Shape that is asked for
 ):
     "Raise a `ConfigError` for what the earlier adapter does not do."
     own = read_adapter_config(path, 'lora_model_dir')
     for key,name in _named.items():
-        given = lora.get(key)
+        given = getattr(o, key)
         if not given or key=='peft_init_lora_weights' or _as_set(given)==_as_set(own.get(name)): continue
         fix = 'It keeps its own. Fix: remove this key, or remove lora_model_dir to begin a new adapter.'
         raise ConfigError(f'is {given!r}, and the adapter in lora_model_dir has {own.get(name)!r}. {fix}', field=key)
@@ -583,12 +562,14 @@ def rows_trained(
     return set(ids) if whole else set(ids)&set(rows)
 
 # %% ../../nbs/training/00_model.ipynb #bd0d28ea
+@takes(AdapterOptions)
 def unused_options(
-    options:dict, # Options of a run, by key
+    *,
+    o:AdapterOptions, # Options of a run
 )->str|None: # A sentence; None where every option has its effect
     "Options of an adapter, where there is none."
-    if options.get('adapter') is not None: return None
-    keys = [k for k in (*_named, 'lora_target_linear', 'lora_model_dir') if options.get(k)]
+    if o.adapter is not None: return None
+    keys = [k for k in (*_named, 'lora_target_linear', 'lora_model_dir') if getattr(o, k)]
     if not keys: return None
     have = 'has' if len(keys)==1 else 'have'
     what = f'{", ".join(keys)} {have} no effect'

@@ -9,6 +9,7 @@ __all__ = ['prefix_tree', 'shuffled_leaves', 'PrefixOrder', 'BinOrder', 'BinnedR
 # %% ../../nbs/training/10_orders.ipynb #5d0cbd47
 from typing import NamedTuple
 import numpy as np
+from ..options import PackingOptions, takes
 from ..segments import ConfigError
 from .batches import RowCounts, RowOrder
 from .trie import best_fit, cut_row, make_packs, sort_rows
@@ -129,28 +130,28 @@ def row_ids(
         out += np.split(column.flatten().to_numpy().astype(np.int32), ends[:-1])
     return out
 
+@takes(PackingOptions, sequence_len=None)
 def step_order(
     order:RowOrder, # From `row_order`
     rows, # The training set
     counts:RowCounts, # Of it
     n_processes:int=1, # Processes that train together
     *,
-    micro_batch_size:int=1, # Rows, or with `sample_packing` bins of `sequence_len` tokens, read at a time
-    sequence_len:int|None=None, # Tokens of a bin
-    sample_packing:bool=False, # Fill batches with as many rows as fit?
-    group_by_prefix:bool=False, # Let rows with a common beginning meet?
+    o:PackingOptions, # How rows are brought together; `sample_packing` wants a `sequence_len`
 )->RowOrder:
     "The order of rows or bins."
-    if order.lengths is not None and (sample_packing or group_by_prefix):
-        key = 'sample_packing' if sample_packing else 'group_by_prefix'
+    if order.lengths is not None and (o.sample_packing or o.group_by_prefix):
+        key = 'sample_packing' if o.sample_packing else 'group_by_prefix'
         raise ConfigError(f'{key} orders rows too. Keep one of them.', field='group_by_length')
-    if group_by_prefix:
+    if o.group_by_prefix:
         if not order.shuffled:
             raise ConfigError('another key keeps the order of the data. Keep one of them.', field='group_by_prefix')
-        order = PrefixOrder(row_ids(rows), order.seed, micro_batch_size, order.multiple)
-    if not sample_packing: return order
-    if not sequence_len: raise ConfigError('is on, and sequence_len is not given. Give it.', field='sample_packing')
-    return BinOrder(counts, sequence_len*micro_batch_size, order, n_processes)
+        order = PrefixOrder(row_ids(rows), order.seed, o.micro_batch_size, order.multiple)
+    if not o.sample_packing: return order
+    if not o.sequence_len:
+        raise ConfigError('is on, and sequence_len is not given. Give it.', field='sample_packing')
+    return BinOrder(counts, o.sequence_len*o.micro_batch_size, order, n_processes)
+
 
 # %% ../../nbs/training/10_orders.ipynb #4607395a
 class Sharing(NamedTuple):

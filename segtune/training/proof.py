@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 import numpy as np
 import torch
+from ..options import ComputeOptions, takes
 from ..segments import ConfigError
 from .attention import NotPackable
 from .loss import first_ids
@@ -223,21 +224,21 @@ def _noisy(step): # NEFTune scales its noise by the length of the padded batch
     if step!='auto': raise ConfigError(said, field='step')
     return Proof('plain', reasons=(('share', why),))
 
+@takes(ComputeOptions)
 def choose_step(
     model, # A transformers causal language model, with or without an adapter around it
     pad_id:int=0, # Id to pad with
     *,
-    step:str='auto', # `auto`, or the name of a rung: `share`, `pack`, `pad`, `plain`
-    neftune_noise_alpha:float|None=None, # Noise on the embeddings while training; see the limits
+    o:ComputeOptions, # How a step is computed, and whether with noise; see the limits
 )->tuple: # The installed `Step`, or None for the plain one; and the `Proof`
     "Install the cheapest step that is proved equal to the plain one."
-    if step not in ('auto', *rungs):
-        raise ConfigError(f'expected auto, {", ".join(rungs[:-1])} or {rungs[-1]}, got {step!r}.', field='step')
     remove_step(model)
-    if step=='plain': return None,Proof('plain')
-    if neftune_noise_alpha: return None,_noisy(step)
-    start,wanted = time.time(),rungs[:-1] if step=='auto' else (step,)
+    if o.step=='plain': return None,Proof('plain')
+    if o.neftune_noise_alpha: return None,_noisy(o.step)
+    start,wanted = time.time(),rungs[:-1] if o.step=='auto' else (o.step,)
     with undisturbed(model): found,proof = _first_that_holds(model, wanted, pad_id)
-    if found is None and step!='auto':
-        raise ConfigError(f'{step} does not hold for this model: {proof.reasons[-1][1]}. Set step: auto.', field='step')
+    if found is None and o.step!='auto':
+        why = f'{o.step} does not hold for this model: {proof.reasons[-1][1]}. Set step: auto.'
+        raise ConfigError(why, field='step')
     return found,proof._replace(seconds=time.time()-start)
+
