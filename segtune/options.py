@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from functools import wraps
 from os import PathLike, fspath
 from typing import Annotated, Any, Literal, get_args, get_origin
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from .segments import ConfigError
 
 # %% ../nbs/00a_options.ipynb #0a0p0007
@@ -240,6 +240,10 @@ class LogEvalSaveOptions(Options):
     saves_per_epoch:Amount|None = opt(None, 'The same, per epoch')
     save_strategy:Literal['no','steps','epoch','best']|None = opt(
         None, '`no`, `steps` (500 unless `save_steps`), `epoch`, or `best`: at each new lowest held-out loss')
+
+    @field_validator('eval_strategy', 'save_strategy', mode='before')
+    @classmethod
+    def _as_a_word(cls, v): return 'no' if v is False else v # YAML reads a bare no as false
 
 class TrainerOptions(StepOptions, SeedOptions, PrecisionOptions):
     "The loop."

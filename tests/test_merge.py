@@ -367,7 +367,7 @@ def test_running_out_of_memory_is_one_sentence(monkeypatch):
     (dict(lora_target_modules="q_proj"), r"write \[q_proj\]"), (dict(lora_target_modules="(q"), "no regular expression"), (dict(lora_target_parameters=["up_proj.weigt"]), "lora_target_parameters: .*'up_proj.weight'"),
     (dict(lora_target_parameters=["up_proj.weight"], lora_dropout=.1), "lora_dropout: "), (dict(peft_layers_to_transform=[9]), "peft_layers_to_transform: the model has layers 0 to 3"),
     (dict(lora_target_modules=".*q_proj", peft_layers_to_transform=[1]), "peft_layers_to_transform: "), (dict(peft_init_lora_weights="corda"), "peft_init_lora_weights: expected"),
-    (dict(lora_r=0), "peft cannot make this adapter"), (dict(lora_target_modules=["act_fn"]), "peft cannot make this adapter")], ids=lambda o: str(o)[:50])
+    (dict(lora_r=0), "lora_r: expected at least 1, got 0."), (dict(lora_target_modules=["act_fn"]), "peft cannot make this adapter")], ids=lambda o: str(o)[:50])
 def test_what_the_adapter_cannot_be_is_said_under_its_own_key(how, field):
     from segtune.training.model import adapt, load_base
     with pytest.raises(ConfigError, match=field): adapt(load_base(TINY), **{"lora_target_modules": ["q_proj"], **how})
