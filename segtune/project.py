@@ -300,13 +300,14 @@ def rows(self:Project)->tuple: # Two `datasets.Dataset`s; the second is None whe
 
 @patch
 def train(self:Project,
-    **how, # `resume`, `overwrite` and `log`, as `train` takes them
+    resume:bool=False, # Resume from the latest complete checkpoint?
+    overwrite:bool=False, # Remove an earlier run in `output_dir`?
+    log:Callable=print, # Takes one line of progress at a time
 ): # A `TrainResult`
     "Train as the config says."
-    from segtune.training.run import train as run, train_options
+    from segtune.training.run import train as run
     cfg = self.cfg
     if (last := cfg.resume_from_checkpoint) and not Path(last).is_dir():
         raise ConfigError(f'no such directory: {last!r}.', source=self.path, field='resume_from_checkpoint')
     rows,held = self.rows()
-    options = {k:getattr(cfg, k) for k in train_options() if k in Config.model_fields}
-    return run(**{**options, **_fields(run, cfg), **how, 'train_set':rows, 'eval_set':held})
+    return run(cfg.base_model, rows, eval_set=held, resume=resume, overwrite=overwrite, log=log, o=cfg)

@@ -66,9 +66,9 @@ def test_what_sharing_saves_is_counted():
 def test_the_config_hands_the_keys_on():
     from segtune.axolotl_keys import fate
     from segtune.config import Config
-    from segtune.training.run import train_options
+    from segtune.options import TrainOptions
     for key in ("step", "sample_packing", "group_by_prefix"):
-        assert key in Config.model_fields and key in train_options(), key
+        assert key in Config.model_fields and key in TrainOptions.model_fields, key
     assert fate("sample_packing", True) is None and fate("sample_packing_group_size", 9)[0] == "ignored"
 
 
