@@ -50,7 +50,7 @@ def base(tmp_path_factory):
 # ---- adapters: random numbers in everything that training may change
 
 def make_adapter(base, out, tokens=(), special_tokens=None, resize=False, **options):
-    from segtune.training.model import adapt, resize_vocabulary, load_base, save_adapter
+    from segtune.training.model import adapt, load_base, resize_vocabulary, save_adapter
     tok = load_tokenizer(base, special_tokens, tokens)
     model = load_base(base, **{k: options.pop(k) for k in ("overrides_of_model_config", "torch_dtype") if k in options})
     new = resize_vocabulary(model, tok, load_tokenizer(base), resize_token_embeddings_to_32x=resize)
@@ -373,7 +373,7 @@ def test_what_the_adapter_cannot_be_is_said_under_its_own_key(how, field):
     with pytest.raises(ConfigError, match=field): adapt(load_base(TINY), **{"lora_target_modules": ["q_proj"], **how})
 
 def test_going_on_from_an_adapter_keeps_what_it_is(base, tmp_path):
-    from segtune.training.model import adapt, resize_vocabulary, load_base
+    from segtune.training.model import adapt, load_base, resize_vocabulary
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     make_adapter(base(), tmp_path / "b", lora_target_modules=["q_proj"], tokens=["<|note|>"])
     def go_on(name, tokens=(), **how):
