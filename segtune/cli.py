@@ -8,6 +8,7 @@ __all__ = ['app', 'ConfigPath', 'Overrides', 'main', 'check', 'preprocess', 'lin
 
 # %% ../nbs/14_cli.ipynb #43710758
 import json, os, sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -34,11 +35,14 @@ def _own_traceback(e): # of a format function of the user's, where one raised
     from segtune.formats.functions import user_traceback
     return user_traceback(e).rstrip()
 
+_at_end = ExitStack() # what is still to be said when a command is over
+
 def main():
     "Run the command line; 0: fine, 1: the run failed, 2: a mistake in the config or data."
     for f in (sys.stdout, sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # file names need not be UTF-8
-    try: app()
+    try:
+        with _at_end: app()
     except SegtuneError as e: code,message = 2,'\n'.join(filter(None, [str(e), _own_traceback(e)]))
     except KeyboardInterrupt: code,message = 130,'interrupted'
     except BrokenPipeError:
@@ -52,9 +56,17 @@ def main():
 ConfigPath = Annotated[str, typer.Argument(help='YAML file', metavar='CONFIG')]
 Overrides = Annotated[Optional[list[str]], typer.Option('--set', help='Override a config key', metavar='KEY=VALUE')]
 
+def _tell_notes(project): # what was chosen without being asked for, and what a format did that a user might not expect
+    told = vars(project).setdefault('_told', set())
+    new = [n for n in project.data_notes if n not in told]
+    told.update(new)
+    if int(os.environ.get('RANK') or 0): return # one process of several speaks
+    for n in new: _print(f'note: {n}', file=sys.stderr)
+
 def _open(path, overrides):
     from segtune.project import Project
     project = Project.open(path, overrides or [])
+    _at_end.callback(_tell_notes, project) # before an error is printed, too
     if int(os.environ.get('RANK') or 0): return project # one process of several speaks
     for n in project.notes: _print(n if n.startswith('WARNING') else f'note: {n}', file=sys.stderr)
     return project
@@ -73,10 +85,6 @@ def _say(lines, indent=''):
         text,word = Text(o.strip()),o.strip().partition(' ')[0]
         if word in _styles: text.stylize(_styles[word], 0, len(word))
         console.print(Padding(text, (0, 0, 0, len(indent)+len(o)-len(o.lstrip())), expand=False))
-
-def _tell_notes(project): # what was chosen without being asked for, and what a format did that a user might not expect
-    if int(os.environ.get('RANK') or 0): return # one process of several speaks
-    for n in project.data_notes: _print(f'note: {n}', file=sys.stderr)
 
 def _tell_prepared(project):
     _tell('train', project.prepared)
@@ -147,7 +155,6 @@ def lint(config:ConfigPath, set:Overrides=None,
     from segtune.lint.linter import summary
     project = _open(config, set)
     reports = {k:p.lint for k,p in (('train', project.prepared), ('held_out', project.held)) if p}
-    _tell_notes(project)
     if as_json: print(json.dumps(reports, ensure_ascii=False, indent=1))
     else:
         for k,o in reports.items(): _say([f'{k.replace("_", " ")}:']*(len(reports)>1)+summary(o))
@@ -199,7 +206,6 @@ def inspect(config:ConfigPath, set:Overrides=None,
         found = project.rows_at(_wanted(row, random, seed, grep))
         for o in found: _print_found(project, o, only, diff, table)
         if not found: _print('no rows match', file=sys.stderr)
-    _tell_notes(project)
 
 def _print_stats(project):
     from segtune.look.stats import stats_lines
@@ -272,7 +278,6 @@ def eject(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help
     for k,r in reports.items(): _print(f'{files[k]}: {r.rows:,} rows, {len(r.inexact):,} of them not with the same tokens')
     for r in reports.values():
         if r.wrong: _print(f'{len(r.wrong):,} wrong rows left out, as on_bad says:', *r.wrong[:20])
-    _tell_notes(project)
     _print(f'{files["config"]}: reads {"them" if len(reports)>1 else "it"}')
     for o in [o for r in reports.values() for o in r.inexact][:5]: _print(o)
 

@@ -268,9 +268,9 @@ def stats(self:Project): # A DataFrame
 
 # %% ../nbs/11_project.ipynb #5d0e7aa2
 @patch(as_prop=True)
-def data_notes(self:Project)->list[str]: # What formats note is known for rows that were read
+def data_notes(self:Project)->list[str]: # Of the sources and rows that were read so far
     "What a user must be told of how rows were found and formatted."
-    sources,seen = [*self.sources, *self.held_sources],set()
+    sources,seen = [*vars(self).get('sources', ()), *vars(self).get('held_sources', ())],set()
     out = [n for s in sources for n in s.rows.notes]
     for s in sources: # files of one dataset entry share their format
         out += [f'{s.name}: {n}' for n in s.format.notes if id(s.format) not in seen]
