@@ -36,7 +36,7 @@ def totals(
     df, # From `row_stats`
     sequence_len:int|None=None, # Longest row allowed, in tokens; None: no limit
 )->dict: # rows, tokens, trained, share, shortest, median, p95, longest, untrained and, with a limit, over
-    "The data set in a few numbers."
+    "The dataset in a few numbers."
     n = df.tokens
     all_,trained = int(n.sum()),int(df.trained.sum())
     out = dict(rows=len(df), tokens=all_, trained=trained, share=trained/max(all_, 1))
@@ -153,7 +153,7 @@ def stats_lines(
     df, # From `row_stats`
     sequence_len:int|None=None, # Longest row allowed, in tokens
 )->list[str]: # Lines
-    "The statistics of a data set as text."
+    "The statistics of a dataset as text."
     t = totals(df, sequence_len)
     out = [f'{t["rows"]:,} rows, {t["tokens"]:,} tokens, {t["trained"]:,} of them trained ({t["share"]:.1%})']
     lengths = f'shortest {t["shortest"]:,}, median {t["median"]:,}, 95% up to {t["p95"]:,}, longest {t["longest"]:,}'

@@ -323,7 +323,7 @@ def view(
     rows, # A sequence of encoded rows, `(ids, labels)` pairs or dicts with `input_ids` and `labels`
     places=None, # One string per row, such as `qa.jsonl:41`, or a function from a row number to it
 )->RowsView: # `[i]` is a row's view; `find` and `sample` choose rows
-    "Browse the rows of a data set."
+    "Browse the rows of a dataset."
     return RowsView(tok, rows, places)
 
 # %% ../../nbs/look/00_view.ipynb #b479230f
