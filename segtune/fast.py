@@ -7,7 +7,7 @@ __all__ = ['encode_flat', 'load_fast', 'probe_texts', 'first_difference', 'prove
 
 # %% ../nbs/02a_fast.ipynb #264a48b3
 import hashlib, json, os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -105,29 +105,31 @@ class SpellingCheck:
     def __init__(self,
         token_bytes:list[bytes], # The bytes of every id of the vocabulary
         prefix:bool=False, # Does the tokenizer add a space at the start of a text?
+        restarts:Iterable[int]=(), # Ids after which it may add one again
     ):
         self.lengths = np.array([len(o) for o in token_bytes], np.int64)
         self.sums,self.prefix = np.array([sum(o) for o in token_bytes], np.int64),prefix
+        self.restarts = np.isin(np.arange(len(token_bytes)), list(restarts)).astype(np.int64)
 
     def wrong(self,
         texts:list[str], # What was encoded
         ids:np.ndarray, # All ids, one text after the other
         n:np.ndarray, # Number of ids of each text
-    )->int|None: # The first text whose ids spell something else, from 0
-        "Find a text that its ids do not spell."
+    )->np.ndarray: # Numbers of the texts whose ids spell something else, from 0
+        "Find the texts that their ids do not spell."
         raw = [t.encode() for t in texts]
-        size,total = self._per_text(ids, n)
         want = np.array([len(o) for o in raw], np.int64)
         flat = np.frombuffer(b''.join(raw), np.uint8)
         before = np.concatenate([[0], np.cumsum(flat, dtype=np.int64)])[np.concatenate([[0], np.cumsum(want)])]
-        off = (size!=want) | (total!=np.diff(before))
-        if self.prefix: off &= (size!=want+1) | (total!=np.diff(before)+32)
-        bad = np.flatnonzero(off & (n>0) | (n==0) & (want>0))
-        return int(bad[0]) if len(bad) else None
+        size,total,restarts = self._per_text(ids, n)
+        spaces = size-want # that the tokenizer added
+        off = (spaces<0) | (spaces>(1+restarts if self.prefix else 0)) | (total-np.diff(before)!=32*spaces)
+        return np.flatnonzero(off & (n>0) | (n==0) & (want>0))
 
     def _per_text(self, ids, n):
         at = np.concatenate([[0], np.cumsum(n)])
-        return [np.diff(np.concatenate([[0], np.cumsum(table[ids])])[at]) for table in (self.lengths, self.sums)]
+        tables = (self.lengths, self.sums, self.restarts)
+        return [np.diff(np.concatenate([[0], np.cumsum(o[ids])])[at]) for o in tables]
 
 # %% ../nbs/02a_fast.ipynb #da088e8d
 def fast_library()->bool:
@@ -138,7 +140,7 @@ class FlatEncoder:
     "Encodes texts with the fastest library that is proved equal."
     def __init__(self,
         backend, # A `tokenizers.Tokenizer`
-        token_bytes:list[bytes]|None=None, # The bytes of every id, if the tokenizer rewrites nothing; None to leave this check out
+        token_bytes:list[bytes]|Callable|None=None, # The bytes of every id, or what gives them; None: leave this check out
         prefix:bool=False, # Does it add a space at the start of a text?
         start:int=500_000, # Characters to encode before the fast library is loaded
         load:Callable=load_fast, # Makes the fast encoder
@@ -149,7 +151,8 @@ class FlatEncoder:
     @cached_property
     def check(self):
         table,prefix = self._spelling
-        return table and SpellingCheck(table, prefix)
+        if callable(table): table = table()
+        return table and SpellingCheck(table, prefix, self.backend.get_added_tokens_decoder())
 
     def __call__(self,
         texts:list[str], # To encode, each by itself
@@ -163,22 +166,26 @@ class FlatEncoder:
     def _choose(self):
         self.left = None
         try: fast = self.load(self.backend)
-        except Exception as e: self.note = f'fastokens does not read this tokenizer ({type(e).__name__}), so tokenizers is used.'; return
+        except Exception as e:
+            self.note = f'fastokens does not read this tokenizer ({type(e).__name__}), so tokenizers is used.'
+            return
         if (text := prove(self.backend, fast)) is None: self.fast = fast
         else: self.note = f'fastokens gives other tokens for {visible(text[:40])!r}, so tokenizers is used.'
 
 # %% ../nbs/02a_fast.ipynb #405bd611
-def _sample(first, n): # positions of a batch that are encoded both ways: the first thousand of all, then one in a thousand
+def _sample(first, n): # positions of a batch that are encoded both ways: the first thousand, then one in a thousand
     after = max(1000, -(-first//1000)*1000)
     return [*range(min(n, max(0, 1000-first))), *range(after-first, n, 1000)]
 
 def _checked(self, texts):
-    ids,n = self.fast(texts)
+    try: ids,n = self.fast(texts)
+    except Exception as e:
+        self.fast,self.note = None,f'fastokens fails on this data ({type(e).__name__}), so tokenizers is used.'
+        return encode_flat(self.backend, texts)
     at = _sample(self.n_checked, len(texts))
     self.n_checked += len(texts)
+    if self.check: at += self.check.wrong(texts, ids, n).tolist()
     bad = first_difference(self.backend, self.fast, [texts[i] for i in at]) if at else None
-    if bad is None and self.check and (i := self.check.wrong(texts, ids, n)) is not None:
-        bad = first_difference(self.backend, self.fast, [texts[i]])
     if bad is None: return ids, n
     _remember(_proof_path(self.backend), bad)
     raise TokenizerError(f'fastokens and tokenizers disagree about {visible(bad[:80])!r}. Nothing was kept. '

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from itertools import accumulate, chain
 from typing import NamedTuple
 import numpy as np
-from .encoder import EncodedBatch, Encoder, row2pieces, trained_chars
+from .encoder import EncodedBatch, Encoder, encode_pieces, row2pieces, trained_chars
 from .segments import Segment, visible
 
 # %% ../nbs/04_laws.ipynb #e76d6296
@@ -192,9 +192,10 @@ def _long_row(encoder, i, row, opens, ids): # findings of a row with many prompt
     same = len(whole.ids) if same is None else same
     places,before = _tail_starts(tok, row, opens, whole)
     tails = [row2pieces(tok, row.cut(a, p), 'whole', a) if n<=same else () for a,p,n in zip(places, opens, before)]
-    found = iter(own._encodings(list(chain.from_iterable(tails)), False))
-    for p,n,pieces in zip(opens, before, tails):
-        tail = np.array([o for _ in pieces for o in next(found).ids], np.int64)
+    found,sizes,_ = encode_pieces(tok, list(chain.from_iterable(tails)))
+    ends = np.cumsum([0, *sizes])[np.cumsum([0, *map(len, tails)])]
+    for p,n,pieces,a,b in zip(opens, before, tails, ends, ends[1:]):
+        tail = found[a:b]
         m = _first_break(tail, ids[n:]) if pieces else None
         if pieces and m is None: continue
         at,served = (n+m, tail[m:m+3]) if pieces else (same, whole.ids[same:same+3])

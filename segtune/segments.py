@@ -65,7 +65,7 @@ class Segment(NamedTuple):
     label:bool # True: trained, False: masked
     special:bool=True # May text such as `</s>` become a special token? If false it is always read as plain characters
     data:bool=False # Did these characters come out of a field of the row, not out of a template?
-    tie:str='' # How it hangs on the segment before it: '', 'fresh', 'count', 'touch' or 'tail'
+    fresh:bool=False # Is it tokenized as the beginning of a new text, with the space some tokenizers add there?
 
     def __repr__(self): # the rare fields only where they are set
         more = ''.join(f', {k}={v!r}' for k,v in self._asdict().items() if v!=self._field_defaults.get(k, v))
@@ -123,7 +123,7 @@ def row2segments(
     return out
 
 def _rare_segment(s):
-    return Segment(s['text'], s['label'], s.get('special', True), tie='fresh' if s.get('fresh') else '')
+    return Segment(s['text'], s['label'], s.get('special', True), fresh=s.get('fresh', False))
 
 def _listed(row, at): # the row's list of segments, unchecked
     if type(row) is not dict:
@@ -149,7 +149,7 @@ def segments2row(
 )->dict: # `{"segments": [...]}`, ready for `json.dumps`
     "The row that `row2segments` reads back as `segments`."
     def one(s):
-        rare = ({} if s.special else dict(special=False)) | (dict(fresh=True) if s.tie=='fresh' else {})
+        rare = ({} if s.special else dict(special=False)) | (dict(fresh=True) if s.fresh else {})
         return dict(label=s.label, text=s.text) | rare
     return {'segments': [one(s) for s in segments]}
 
@@ -161,7 +161,7 @@ def merge_segments(
     out,last = [],None
     for s in segments:
         if not s.text: continue
-        if s[1:3]==last and s.tie!='fresh': out[-1].append(s.text)
+        if s[1:3]==last and not s.fresh: out[-1].append(s.text)
         else: out.append([s,s.text])
         last = s[1:3]
     return [o[0] if len(o)==2 else o[0]._replace(text=''.join(o[1:])) for o in out]

@@ -333,7 +333,7 @@ def test_spaces_of_axolotls_own_types_are_one_warning_and_others_an_error():
 
 @pytest.mark.parametrize('boundary', boundaries)
 def test_no_fix_names_a_setting_that_is_made(boundary):
-    rows = [[Segment('<s>Hello ', False), Segment('there', True, tie='fresh'), Segment(' and\nso', False), Segment('on', True)],
+    rows = [[Segment('<s>Hello ', False), Segment('there', True, fresh=True), Segment(' and\nso', False), Segment('on', True)],
             [Segment('<s>a ', False), Segment('b</s></s>', True), Segment(' ', False), Segment(' c', True)]]
     encoder = Encoder(mistral, boundary)
     findings = Linter(encoder).add(encoder.encode(rows)).finish()

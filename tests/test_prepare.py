@@ -241,7 +241,7 @@ from segtune.data.prepare import token_modules
 print(code_fingerprint(token_modules))
 """
 PREPARED = """
-from segtune.formats.find import find_format
+from segtune.data.formats import find_format
 from segtune.models import bundled
 from segtune.data.prepare import Source, prepare
 from segtune.data.sources import find_rows

@@ -8,6 +8,7 @@ __all__ = ['token_segments', 'end_options']
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c004
 from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date, range_segments, render_messages,
                           template_options, training_of, _same_without, _tools_left_out)
+from ..encoder import find_boundary
 from ..formats.messages import message_reader, role_names
 from ..formats.base import nearest, note, register
 from ..segments import ConfigError, DataError, Segment
@@ -90,7 +91,8 @@ def token_segments(
 )->list[Segment]:
     "Cut a rendered conversation at the tokens where the label changes."
     starts = [0]+[offsets[k][0] for k in range(1, len(trained)) if trained[k]!=trained[k-1]]+[len(text)]
-    return range_segments(text, [(a,b) for i,(a,b) in enumerate(zip(starts, starts[1:])) if trained and trained[0]==(i%2==0)], places)
+    ranges = [r for i,r in enumerate(zip(starts, starts[1:])) if trained and trained[0]==(i%2==0)]
+    return find_boundary('axolotl').join(range_segments(text, ranges, places), 'touch')
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #6ef54fe3
 _ends = ('turn','all','last','none')

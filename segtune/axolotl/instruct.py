@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from string import Formatter
 from ..formats.fields import answer_field, lay_out, part_limit, prompt_field
-from ..formats.base import Setting, ending, field_of, fill, part, prompt_and_answer, register
+from .boundary import eos_segments, prompt_and_answer, rest_segments
+from ..formats.base import call_segments, field_of, fill, register, Setting
 from ..segments import ConfigError, DataError, Segment, json_type
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #cd6366b0
@@ -142,7 +143,7 @@ def templated(
         out = prompt_and_answer(setting, asked, said, n_eos)
         if n_eos==1 or not setting.bos or not setting.axolotl: return out
         if not asked: out = [Segment(setting.bos, False), *out] # axolotl's metharme encodes an empty prompt too
-        return out if said else out+ending(setting, '', n_eos)
+        return out if said else out+eos_segments(setting, '', n_eos)
     return write
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #6ba9fc96
@@ -226,8 +227,8 @@ def _reflection(setting, style=None):
     def write(row, at):
         prompt = lay_out(layout, system, prompt_field(row, 'instruction', at), prompt_field(row, 'input?', at))
         texts = {n: answer_field(row, (n,), at) for n in ('output','reflection','corrected')}
-        answer = part(fill(_drafts[style or 'instruct'], texts) if all(texts.values()) else [], True, 'count')
+        answer = rest_segments(setting, fill(_drafts[style or 'instruct'], texts) if all(texts.values()) else [], True)
         begun = [Segment(setting.bos, False)] if setting.bos else []
-        body = part(prompt, False) + answer
-        return begun + body + ending(setting, body[-1].text)
+        body = call_segments(setting, prompt, False) + answer
+        return begun + body + eos_segments(setting, body[-1].text)
     return write

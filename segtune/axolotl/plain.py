@@ -8,7 +8,8 @@ __all__ = []
 # %% ../../nbs/axolotl/03_plain.ipynb #1afa7895
 import re
 from ..encoder import Windows
-from ..formats.base import ending, field_of, part, prompt_and_answer, register
+from .boundary import eos_segments, prompt_and_answer
+from ..formats.base import call_segments, field_of, register
 from ..formats.fields import answer_field, lay_out, part_limit, prompt_field
 from ..formats.plain import placeholders
 from ..formats.tokenized import segment_example, segment_fields
@@ -48,7 +49,7 @@ def _completion(setting, field='text'):
     def write(row, at):
         text = field_of(row, field, at)
         begun = [Segment(setting.bos, True)] if setting.bos else []
-        return begun + part([(text, True)], True) + ending(setting, text) if text else []
+        return begun + call_segments(setting, [(text, True)], True) + eos_segments(setting, text) if text else []
     return write
 
 def _overlapping(s): # pretraining windows
@@ -58,7 +59,7 @@ def _overlapping(s): # pretraining windows
 @register('pretrain', about='Plain text in overlapping windows, each between a beginning and an end token.', **_L, read_from='axolotl utils/data/pretraining.py and prompt_strategies/pretrain.py, 067b021c8 (2026-07-24)',
           windows=_overlapping)
 def _pretrain(setting, field='text'):
-    def write(row, at): return [Segment(setting.bos, True)]*bool(setting.bos) + part([(field_of(row, field, at), True)], True) + [Segment(setting.eos, True)]*bool(setting.eos)
+    def write(row, at): return [Segment(setting.bos, True)]*bool(setting.bos) + call_segments(setting, [(field_of(row, field, at), True)], True) + [Segment(setting.eos, True)]*bool(setting.eos)
     return write
 
 # %% ../../nbs/axolotl/03_plain.ipynb #3d59d792

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 from ..formats.fields import answer_field, part_limit, turn_dicts
-from ..formats.base import Setting, ending, field_of, fill, nearest, note, part, register
+from .boundary import eos_segments, rest_segments
+from ..formats.base import call_segments, field_of, fill, nearest, note, register, Setting
 from ..segments import ConfigError, DataError, Segment
 
 # %% ../../nbs/axolotl/01_sharegpt.ipynb #44108404
@@ -99,12 +100,13 @@ def converse(
     c,out = conversations[name],[]
     for role,pieces,turn in said(setting, name, system, turns, default):
         text = role+''.join(t for t,_ in pieces)
-        if turn is None: out += ([Segment(setting.bos, False)] if setting.bos and text else []) + part(pieces, False)
-        elif not turn.model: out += part([(role, False), *pieces], False)
+        if turn is None: out += ([Segment(setting.bos, False)] if setting.bos and text else []) + call_segments(setting, pieces, False)
+        elif not turn.model: out += call_segments(setting, [(role, False), *pieces], False)
         else:
             name_,rest = role.rstrip(),role[len(role.rstrip()):]
-            out += part([(name_, False)], False) + part([(rest, False), *pieces], turn.trained, 'count')
-            if not _closed(setting, name, c, pieces): out += [s._replace(label=turn.trained) for s in ending(setting, text)]
+            out += call_segments(setting, [(name_, False)], False)
+            out += rest_segments(setting, [(rest, False), *pieces], turn.trained)
+            if not _closed(setting, name, c, pieces): out += [s._replace(label=turn.trained) for s in eos_segments(setting, text)]
     return out
 
 # %% ../../nbs/axolotl/01_sharegpt.ipynb #77e1872c
@@ -218,10 +220,11 @@ for _name,_about,_fields,_example,_options,_read in _rows:
 def _pygmalion_turn(setting, role, text, at):
     if role=='system':
         text = text.removesuffix('\n<START>').strip()
-        return ([Segment(setting.bos, False)] if setting.bos else []) + part([('<|system|>Persona: ', False), (text, True)], False)
-    if role=='human': return part([('<|user|> ', False), (text.strip(), True)], False)
+        return ([Segment(setting.bos, False)] if setting.bos else []) + call_segments(setting, [('<|system|>Persona: ', False), (text, True)], False)
+    if role=='human': return call_segments(setting, [('<|user|> ', False), (text.strip(), True)], False)
     if role!='bot': raise DataError(f'the role {role!r} is neither system, human nor bot.', field='conversations', **at)
-    return part([('<|model|>', False)], False) + part([(' ', False), (text.strip(), True)], True, 'count') + ending(setting, ' '+text.strip())
+    said = rest_segments(setting, [(' ', False), (text.strip(), True)], True)
+    return call_segments(setting, [('<|model|>', False)], False) + said + eos_segments(setting, ' '+text.strip())
 
 @register('pygmalion', about='A persona, and a conversation of a human and a bot.', boundary='axolotl', family='sharegpt', limit=part_limit, labels_inputs=True,
           read_from='axolotl prompt_strategies/pygmalion.py, e07dcb288 (2024-04-16)',

@@ -52,7 +52,7 @@ def spelled_segments(
 )->list[Segment]|None:
     "Segments that spell a row of tokens."
     runs = _runs(tok, ids, labels, marks, fresh, strict)
-    try: return runs and [Segment(b''.join(r.spelled).decode(errors='strict' if strict else 'replace'), r.label, r.special, tie='fresh' if r.fresh else '') for r in runs]
+    try: return runs and [Segment(b''.join(r.spelled).decode(errors='strict' if strict else 'replace'), r.label, r.special, fresh=r.fresh) for r in runs]
     except UnicodeDecodeError: return None
 
 # %% ../../nbs/data/09_eject.ipynb #b5841b97
@@ -103,7 +103,7 @@ def _eject(fmt, tok, segments, lines): # rows that the format has made segments 
     origin = range(len(segments)) if batch.origin is None else batch.origin
     return [Ejected([_plain(s) for s in segs or []], ok, lines[o], *w) for (segs,ok),o,w in zip(best, origin, want)]
 
-def _plain(s): return Segment(s.text, s.label, s.special, tie='fresh' if s.tie=='fresh' else '')
+def _plain(s): return Segment(s.text, s.label, s.special, fresh=s.fresh)
 
 # %% ../../nbs/data/09_eject.ipynb #9fa85506
 def shown(
@@ -171,7 +171,7 @@ def eject(
             if not o.exact and inexact=='skip': continue
             f.write(json.dumps(o.row, ensure_ascii=False)+'\n')
             n += 1
-            fresh += any(s.tie=='fresh' for s in o.segments)
+            fresh += any(s.fresh for s in o.segments)
             literal += any(not s.special for s in o.segments)
     return EjectReport(n, fresh, literal, odd, wrong)
 

@@ -76,7 +76,7 @@ class RowFormat:
         segments = self._written(row, at)
         if isinstance(segments, TokenRow): return segments
         check_text(segments, row, at)
-        return guard_special(segments, self.special, self.special_in_data, at)
+        return guard_special(segments, self.special, self.special_in_data, at, self.boundary)
 
     @property
     def notes(self)->list[str]: # One line each

@@ -347,7 +347,7 @@ def finish(self:Writer,
 # %% ../../nbs/data/05_prepare.ipynb #39a06ad6
 token_modules = ('segments','tokenizer','fast','encoder','formats.base','formats.fields','formats.named_templates',
                  'formats.sandbox','formats.messages','formats.templates','formats.chat','formats.plain',
-                 'formats.tokenized','formats.functions','axolotl.instruct','axolotl.sharegpt','axolotl.chat_template',
+                 'formats.tokenized','formats.functions','axolotl.boundary','axolotl.instruct','axolotl.sharegpt','axolotl.chat_template',
                  'axolotl.plain','data.formats','data.files','data.splits','data.sources','data.prepare')
 token_libraries = ('tokenizers','jinja2')
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['formats', 'special_choices', 'Setting', 'setting_of', 'note', 'noted', 'Format', 'register', 'nearest', 'field_of',
-           'fill', 'part', 'ending', 'prompt_and_answer', 'guard_special']
+           'fill', 'call_segments', 'guard_special']
 
 # %% ../../nbs/formats/00_base.ipynb #1e53e8ca
 import re
@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from string import Formatter
 from typing import NamedTuple
+from ..encoder import find_boundary
 from ..segments import ConfigError, DataError, Segment, json_type
 
 # %% ../../nbs/formats/00_base.ipynb #ddfccc98
@@ -34,9 +35,18 @@ class Setting(NamedTuple):
 
     notes:dict|None=None # Where `note` counts; None: nothing is kept
 
-    axolotl = property(lambda self: self.boundary=='axolotl', doc='Reproduce axolotl to the bit, faults included?')
-    bos = property(lambda self: self.names.get('bos_token','') if self.adds_bos else '', doc='What every row begins with, or an empty text.')
-    eos = property(lambda self: self.names.get('eos_token') or '', doc='What a trained answer ends with, or an empty text.')
+    @property
+    def axolotl(self)->bool:
+        "Reproduce axolotl to the bit, faults included?"
+        return self.boundary=='axolotl'
+    @property
+    def bos(self)->str:
+        "What every row begins with, or an empty text."
+        return self.names.get('bos_token', '') if self.adds_bos else ''
+    @property
+    def eos(self)->str:
+        "What a trained answer ends with, or an empty text."
+        return self.names.get('eos_token') or ''
 
 # %% ../../nbs/formats/00_base.ipynb #0aba7693
 def _encode_of(tok):
@@ -154,37 +164,14 @@ def fill(
     return out
 
 # %% ../../nbs/formats/00_base.ipynb #53089cfe
-def part(
+def call_segments(
+    setting:Setting,
     pieces:list[tuple[str,bool]], # `(text, from data?)`
     label:bool, # Trained?
-    tie:str='', # How the first hangs on what came before
 )->list[Segment]:
-    "The segments of a part, or of the rest of one."
-    out = []
-    for text,data in pieces:
-        if text: out.append(Segment(text, label, True, data, 'count' if out else tie))
-    return out
-
-def ending(
-    setting:Setting,
-    text:str, # What is trained before it
-    n:int=1, # How many end tokens
-)->list[Segment]:
-    "The end token of a trained text, unless the text ends with it already."
-    if not setting.eos: return []
-    return [Segment(setting.eos, True, tie='tail' if text or i else '') for i in range(n-text.endswith(setting.eos))]
-
-def prompt_and_answer(
-    setting:Setting,
-    prompt:list[tuple[str,bool]], # The masked pieces
-    answer:list[tuple[str,bool]], # The trained pieces
-    n_eos:int=1, # How many end tokens follow
-)->list[Segment]:
-    "One masked prompt and one trained answer, begun and ended by the tokenizer's tokens."
-    said = ''.join(text for text,_ in answer)
-    begun = [Segment(setting.bos, False)] if setting.bos and (prompt or not setting.axolotl) else []
-    end = ending(setting, said, n_eos) if said or not setting.axolotl else []
-    return begun + part(prompt, False) + part(answer, True) + end
+    "Texts that belong together, as segments."
+    made = [Segment(text, label, data=data) for text,data in pieces if text]
+    return find_boundary(setting.boundary).join(made)
 
 # %% ../../nbs/formats/00_base.ipynb #3e835205
 special_choices = ('parse','literal','error')
@@ -198,19 +185,22 @@ def _literal(s, pattern): # `s` with each special text in it as a segment that i
         a,b = m.span() if m else (len(s.text),)*2
         out += [s._replace(text=s.text[done:a]), s._replace(text=s.text[a:b], special=False)]
         done = b
-    return [o if i==0 or s.tie in ('count','touch') else o._replace(tie='count') for i,o in enumerate(o for o in out if o.text)]
+    return [o._replace(fresh=s.fresh and i==0) for i,o in enumerate(o for o in out if o.text)]
 
 def guard_special(
     segments:list[Segment], # A row
     special:tuple, # Texts that become control tokens
     choice:str, # `parse`, `literal` or `error`
     at:dict, # `source` and `row`, for errors
+    boundary='split', # How the rows are cut: a name, or a `Boundary`
 )->list[Segment]:
     "The row with control text in its data treated as chosen."
     if choice=='parse': return segments
-    pattern,out = _special_pattern(special),[]
+    pattern,boundary,out = _special_pattern(special),find_boundary(boundary),[]
     for s in segments:
         m = pattern.search(s.text) if s.data and s.special else None
-        if m and choice=='error': raise DataError(f'the data contains {m[0]!r}, which is a control token. Remove it, or set special_in_data: literal.', **at)
-        out += _literal(s, pattern) if m else [s]
+        if m and choice=='error':
+            message = f'the data contains {m[0]!r}, which is a control token.'
+            raise DataError(f'{message} Remove it, or set special_in_data: literal.', **at)
+        out += boundary.join(_literal(s, pattern)) if m else [s]
     return out

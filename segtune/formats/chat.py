@@ -9,6 +9,7 @@ __all__ = ['template_options', 'chat_example', 'chat_fields', 'range_segments', 
 # %% ../../nbs/formats/06_chat.ipynb #24f9158b
 from typing import NamedTuple
 from .messages import joined, message_options, message_reader, part_text, read_detail, read_flag, read_parts
+from ..encoder import find_boundary
 from .base import note, register
 from ..segments import DataError, Segment
 from .templates import Place, locate, reads_date, render, template_identity, template_of
@@ -33,7 +34,7 @@ def range_segments(
     contents = [p[1:3] for p in places]
     edges = sorted({0, len(text), *(e for r in (*trained, *contents) for e in r)})
     pairs = zip(edges, edges[1:], _covered(edges, trained), _covered(edges, contents))
-    return [Segment(text[a:b], label, True, data, 'touch' if a else '') for a,b,label,data in pairs]
+    return [Segment(text[a:b], label, data=data) for a,b,label,data in pairs]
 
 # %% ../../nbs/formats/06_chat.ipynb #a344c60f
 def _common(a, b): # the beginning that two texts share
@@ -196,7 +197,7 @@ def exact_segments(
     last = max((i for i,t in enumerate(training) if t.trained), default=-1)
     ranges = [r for i,t in enumerate(training) for r in _ranges(told, i, t, ends in ('turn','all') or ends=='last' and i==last)]
     if ends=='all': ranges += [told.ended(i) for i,t in enumerate(training) if not t.trained]
-    return range_segments(told.text, ranges, told.places)
+    return find_boundary(setting.boundary).join(range_segments(told.text, ranges, told.places), 'touch')
 
 # %% ../../nbs/formats/06_chat.ipynb #8e11aa03
 def _same_without(setting, template, r, key): # does the template write the same without this?

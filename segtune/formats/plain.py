@@ -7,7 +7,7 @@ __all__ = ['prompt_presets', 'placeholders']
 
 # %% ../../nbs/formats/07_plain.ipynb #17071e5e
 from string import Formatter
-from .base import field_of, fill, nearest, part, register
+from .base import call_segments, field_of, fill, nearest, register
 from ..segments import ConfigError
 
 # %% ../../nbs/formats/07_plain.ipynb #220bade0
@@ -58,10 +58,10 @@ def _prompt(setting, style=None, prompt=None, answer=None):
     names = placeholders(prompt)+placeholders(answer)
     def write(row, at):
         values = {n: field_of(row, n, at, numbers=True) for n in names}
-        return part(fill(prompt, values), False) + part(fill(answer, values), True)
+        return call_segments(setting, fill(prompt, values), False) + call_segments(setting, fill(answer, values), True)
     return write
 
 # %% ../../nbs/formats/07_plain.ipynb #ea997aef
 @register('text', about='One text, trained from beginning to end, with nothing added.', family='plain', options=('field',),
           fields={'text': 'the text'}, example={'text': 'Paris is the capital of France.'})
-def _text(setting, field='text'): return lambda row, at: part([(field_of(row, field, at), True)], True)
+def _text(setting, field='text'): return lambda row, at: call_segments(setting, [(field_of(row, field, at), True)], True)

@@ -224,19 +224,21 @@ class Edge(NamedTuple):
     def opens(self)->bool: return self.right.label and not self.left.label # masked text turns into trained
 
 # %% ../../nbs/lint/00_rules.ipynb #b72b64f5
+def _tie(s): return getattr(s, 'tie', '') # what axolotl's formats say of a segment
+
 def _apart(a, b): return a.label!=b.label or a.special!=b.special
 
 def _tied_cut(segments): # under `axolotl`: function of (left, right) -> is there a cut?
     calls = []
     for s in segments:
-        if s.tie in ('count','touch') and calls and s.text: calls[-1].append(s)
+        if _tie(s) in ('count','touch') and calls and s.text: calls[-1].append(s)
         elif s.text: calls.append([s])
     mixed = {id(s) for c in calls if len({s.special for s in c})>1 for s in c} # these calls are cut after all
-    return lambda a,b: b.tie not in ('count','touch') or id(b) in mixed and _apart(a, b)
+    return lambda a,b: _tie(b) not in ('count','touch') or id(b) in mixed and _apart(a, b)
 
 def _cuts(boundary, segments):
-    if boundary=='axolotl': return _tied_cut(segments) if any(s.tie for s in segments) else lambda a,b: True
-    if boundary=='split': return lambda a,b: b.tie=='fresh' or _apart(a, b)
+    if boundary=='axolotl': return _tied_cut(segments) if any(_tie(s) or s.fresh for s in segments) else lambda a,b: True
+    if boundary=='split': return lambda a,b: b.fresh or _apart(a, b)
     return lambda a,b: a.special!=b.special
 
 def _row_edges(i, segments, boundary):
@@ -298,7 +300,7 @@ def _edge_space(f):
 def _invents(f, e): # does encoding the right side apart put a space here that the whole text has not?
     tok,text = f.encoder.tok,f.texts[e.row]
     if not e.cut or not tok.invents_space or f.encoder.boundary=='whole': return False
-    if e.right.tie in ('count','touch') if f.encoder.boundary=='axolotl' else e.right.tie!='fresh': return False
+    if _tie(e.right) in ('count','touch') if f.encoder.boundary=='axolotl' else not e.right.fresh: return False
     if e.right.special and text.startswith(f.context.raw, e.at): return False
     if tok.reprefixes!='none' and e.left.special and text.endswith(f.context.raw, 0, e.at): return False
     has_one = text[e.at]==' ' or text[e.at]=='▁' and 'Metaspace' in str(tok.spec['pre_tokenizer'])
@@ -358,9 +360,9 @@ def _text(f):
       'Move the edge to where a token ends, or set boundary: split.')
 def _label(f):
     whole = f.encoder.boundary=='whole'
-    tied = f.encoder.boundary=='axolotl' and any(s.tie in ('count','touch') for r in f.batch.rows for s in r)
+    tied = f.encoder.boundary=='axolotl' and any(_tie(s) in ('count','touch') for r in f.batch.rows for s in r)
     if not whole and not tied: return [], None
-    inside = [i for i,r in enumerate(f.batch.rows) if any(s.tie in ('count','touch') for s in r)]
+    inside = [i for i,r in enumerate(f.batch.rows) if any(_tie(s) in ('count','touch') for s in r)]
     maybe = np.arange(len(f.n)) if whole else inside
     batch = f.batch if whole else f.reencode(maybe)
     first = {}
@@ -370,7 +372,7 @@ def _label(f):
 # %% ../../nbs/lint/00_rules.ipynb #8ada3e42
 def _fresh_starts(f, edges): # characters at which a row's text is begun anew, with the tokenizer's space
     tok,split = f.encoder.tok,f.encoder.boundary=='split'
-    return {e.at for e in edges if e.cut and (not split or e.right.tie=='fresh')} if tok.invents_space else set()
+    return {e.at for e in edges if e.cut and (not split or e.right.fresh)} if tok.invents_space else set()
 
 def _harmless(f, e, fresh): # does a server's text have a cut here too?
     tok,text = f.encoder.tok,f.texts[e.row]
@@ -386,7 +388,6 @@ def _walls(f, text, places, fresh): # the safe cuts next to some places, with th
             if left and right: break
         out |= {*left[-3:], *right[:3]}
     return sorted((out-fresh) | {0, len(text)})
-
 
 # %% ../../nbs/lint/00_rules.ipynb #8627fa5c
 def _stretches(f, edges): # (start, end, prompts to check inside, is all of it to be checked?) of one row
