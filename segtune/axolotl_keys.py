@@ -86,7 +86,6 @@ refused = {
         'shuffle_before_merging_datasets',
     'put it under overrides_of_model_config': 'rope_scaling',
     'give the directory of that revision as base_model': 'revision_of_model',
-    'write it into the rows, or into chat_template_jinja': 'default_system_message',
     'name no trainer class; the training loop is segtune\'s own': 'trainer_cls',
     'held-out rows are limited by sequence_len too': 'eval_sequence_len',
 }

@@ -42,6 +42,7 @@ class OptionKeys(BaseModel):
     chat_template:str|None = opt(None, "Overrides the config's")
     chat_template_jinja:str|None = opt(None, "Overrides the config's")
     chat_template_kwargs:dict[str,Any]|None = opt(None, "Overrides the config's")
+    default_system_message:str|None = opt(None, "Overrides the config's")
     eot_tokens:list[Text]|None = opt(None, "Overrides the config's")
     field:str|None = opt(None, 'Field of the text')
     field_messages:str|None = opt(None, 'Field of the messages')

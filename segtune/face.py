@@ -136,7 +136,8 @@ def _values(data, tok, options): # a config in memory, with one dataset entry
 
 def _format(project, type): # of the dataset entry of a config in memory
     cfg,[e] = project.cfg,project.cfg.datasets
-    keys = ('chat_template','chat_template_jinja','chat_template_kwargs','eot_tokens')
+    keys = ('chat_template','chat_template_jinja','chat_template_kwargs','eot_tokens',
+            'default_system_message')
     defaults = {k:v for k in keys if (v := getattr(cfg, k)) is not None}
     return find_format(type or e.type, project.tokenizer, e.boundary or cfg.boundary, e.special_in_data or cfg.special_in_data,
                        cfg.sequence_len, cfg.train_on_inputs, beside='.', defaults=defaults, **e.options)

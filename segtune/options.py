@@ -81,6 +81,7 @@ class FormatOptions(Options):
     chat_template:str|None = opt(None, 'For chat formats: a name, or `tokenizer_default`')
     chat_template_jinja:str|None = opt(None, 'For chat formats: a Jinja template, or a file with one')
     chat_template_kwargs:dict[str,Any]|None = opt(None, 'For chat formats: other variables of the template')
+    default_system_message:str|None = opt(None, 'For chat formats: the system text of conversations that have none')
     eot_tokens:list[Text]|None = opt(None, 'For `chat_template`: tokens that end a turn')
 
 # %% ../nbs/00a_options.ipynb #0a0p000a

@@ -101,7 +101,7 @@ def modules_beside(
 def _fields(f, cfg): # {key: value} for the parameters of `f`
     return {k:getattr(cfg, k) for k in inspect.signature(f).parameters if k in Config.model_fields}
 
-_format_defaults = ('chat_template','chat_template_jinja','chat_template_kwargs','eot_tokens')
+_format_defaults = ('chat_template','chat_template_jinja','chat_template_kwargs','eot_tokens','default_system_message')
 
 def _format_name(entry): # in the registry; or a function's name
     if isinstance(entry.type, dict): return 'user_defined'
