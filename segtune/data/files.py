@@ -152,6 +152,7 @@ def _read_list(f, name):
     except (ValueError, RecursionError) as e:
         raise DataError(json_mistake(e, each), source=file, row=t.line) from None
 
+# %% ../../nbs/data/01_files.ipynb #8ee1aeb0
 def _list_row(value, odd, name, n):
     if isinstance(value, ValueError): return DataError(json_mistake(value, ''), source=name, row=n)
     try:
@@ -256,7 +257,8 @@ def _batches(path, name, kind, columns=None): # record batches of a file; [] for
     except (pa.ArrowException, UnicodeDecodeError) as e: # also a column's name may be no text
         raise DataError(f'invalid {what}: {_first_line(e)}. Write the file again.', source=name) from None
     except MemoryError: # what a damaged file asks for
-        raise DataError(f'invalid {what}: it asks for more memory than there is. Write the file again.', source=name) from None
+        msg = f'invalid {what}: it asks for more memory than there is. Write the file again.'
+        raise DataError(msg, source=name) from None
 
 def _opened(f, pa):
     begin = f.read(6)
@@ -292,6 +294,7 @@ def read_each(
         raise _unreadable(e, name.removesuffix(_by_record)) from None
     if not first and not may_be_empty: raise DataError('the file has no rows.', source=name.removesuffix(_by_record))
 
+# %% ../../nbs/data/01_files.ipynb #901cc77f
 def raising(
     rows:Iterator, # As from `read_each`
 )->Iterator[tuple[int,dict]]: # `(number, row)`
@@ -349,6 +352,7 @@ def sift(
         if not n or on_bad=='skip': yield number, made
     if n and on_bad=='error': raise _together(first, n)
 
+# %% ../../nbs/data/01_files.ipynb #96cecf8c
 def _made(number, row, make, source):
     if isinstance(row, DataError): raise row
     try: return make(number, row)
@@ -386,6 +390,7 @@ def stamp_of(
         raise DataError(f'cannot read the file ({why}). Check `path`.', source=fspath(path)) from None
     return FileStamp(Path(path), stat, digest, time.time_ns()-stat[1]<2_000_000_000)
 
+# %% ../../nbs/data/01_files.ipynb #413bcc51
 def check_unchanged(
     stamps:list[FileStamp], # Taken before the files were read
 ):

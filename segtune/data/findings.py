@@ -19,7 +19,8 @@ from ..laws import Finding
 from .lineage import SourceRow, origins, read_batches
 from ..lint.rules import rules
 from ..lint.linter import Linter
-from .prepare import Prepared, RowOptions, Shard, Source, encoders_of, iter_encoded, prepare, train_val_split
+from .prepare import Prepared, RowOptions, Shard, Source, encoders_of, iter_encoded, prepare
+from .prepare import train_val_split
 from ..segments import ConfigError
 from ..look.stats import row_stats
 

@@ -14,7 +14,8 @@ from os import PathLike, fspath
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from .findings import add_held_out, held_rows, lint_shards, linter_for, prepare_and_lint, row_findings, stats_of
+from .findings import add_held_out, held_rows, lint_shards, linter_for
+from .findings import prepare_and_lint, row_findings, stats_of
 from .lineage import origins, source_rows, truncate_row
 from .prepare import Prepared, RowOptions, Source
 from ..lint.linter import summary

@@ -122,6 +122,7 @@ def _dict_splits(folder): # splits of a saved dictionary of datasets; None: it i
     if type(found) is list and found and all(type(o) is str and o for o in found): return found
     raise DataError('does not name the splits. Save the dataset again.', source=fspath(path)) from None
 
+# %% ../../nbs/data/03_sources.ipynb #768d9eab
 def _saved(folder): # rows of a directory that `save_to_disk` made
     state,name = _state(folder),printable(fspath(folder), '')
     if state is None: raise DataError('is no saved dataset: state.json is missing. Save it again.', source=name)
@@ -171,6 +172,7 @@ def _fetch(url): # the local copy
         msg = f'cannot be fetched ({why}). Check the address and the connection, or fetch the file and give its path.'
     raise DataError(msg, source=name)
 
+# %% ../../nbs/data/03_sources.ipynb #4fcdc01c
 def _short(why): return ((str(why) or type(why).__name__).splitlines() or [''])[0].rstrip('.')
 
 def public_address(

@@ -44,6 +44,7 @@ def _is_data(entry): # a link that leads nowhere too, so that reading it says so
     known = is_data_file(entry.name) and not entry.name.endswith('.md') and entry.name not in _no_data
     return known and (entry.is_file() or entry.is_symlink())
 
+# %% ../../nbs/data/02_splits.ipynb #2f3a647a
 def _walk(folder, prefix, seen, out):
     entries = _entries(folder)
     if prefix and (_is_output(entries) or prefix.endswith('last_run_prepared/')): return out.outputs.append(prefix)
@@ -116,6 +117,7 @@ def _matches(root, pattern): # a file, or the files of a pattern or folder
     msg = f'no such file: {fspath(pattern)!r}. Names in data_files are looked up in path.'
     raise ConfigError(msg, field='data_files')
 
+# %% ../../nbs/data/02_splits.ipynb #b027a915
 def named_files(
     root:str|PathLike, # A directory
     data_files, # A name, a pattern, a list of these, or a dictionary of these for each split
@@ -198,6 +200,7 @@ def _instruction(spec, counts):
         msg = f'{spec!r} is no part of a split ({why}). Write it as train[:100], train[10%:20%] or train+test.'
         raise ConfigError(msg, field='split') from None
 
+# %% ../../nbs/data/02_splits.ipynb #d00c0ba5
 def split_parts(
     splits:list[str], # Those there are
     wanted:str|None, # As in the config
