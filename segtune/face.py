@@ -139,12 +139,13 @@ def _format(project, type): # of the dataset entry of a config in memory
     keys = ('chat_template','chat_template_jinja','chat_template_kwargs','eot_tokens',
             'default_system_message')
     defaults = {k:v for k in keys if (v := getattr(cfg, k)) is not None}
-    return find_format(type or e.type, project.tokenizer, e.boundary or cfg.boundary, e.special_in_data or cfg.special_in_data,
-                       cfg.sequence_len, cfg.train_on_inputs, beside='.', defaults=defaults, **e.options)
+    boundary,special_in_data = e.boundary or cfg.boundary,e.special_in_data or cfg.special_in_data
+    return find_format(type or e.type, project.tokenizer, boundary, special_in_data, cfg.sequence_len,
+                       cfg.train_on_inputs, beside='.', defaults=defaults, **e.options)
 
 # %% ../nbs/12_face.ipynb #d68f6172
 class Data(PreparedData):
-    "A prepared dataset that knows its config: `data[17]` shows a row; `findings`, `stats` and `report()` tell the rest."
+    "A prepared dataset that knows its config, so that `train` can use it."
     def __init__(self,
         project:Project, # Prepares the rows
         values:dict, # Its config, as it was written
@@ -153,8 +154,10 @@ class Data(PreparedData):
     ):
         self.project,self.values,self.given,self.type = project,values,rows,type
         if rows is not None or type: project.sources = self._read()
-        told = dict(lint_silence=project.cfg.lint_silence, **project.lint_context)
-        super().__init__(project.prepared, project.sources, project.tokenizer, **told)
+        cfg = project.cfg
+        split = dict(val_set_size=cfg.val_set_size, seed=cfg.seed, shuffle_merged_datasets=cfg.shuffle_merged_datasets)
+        told = dict(held=project.held, lint_silence=cfg.lint_silence, **project.lint_context)
+        super().__init__(project.prepared, project.sources, project.tokenizer, **split, **told)
 
     def _read(self): # rows that a config cannot name, with their format
         cfg = self.project.cfg
@@ -196,7 +199,8 @@ def _for_model(data, base_model, options, log): # the rows, prepared for a model
     project = Project(check(values, source='train')[0], data.project.path)
     own,before = as_tokenizer(project.tokenizer),data.project.tokenizer
     if own.fingerprint()!=before.fingerprint() and log:
-        log(f'{fspath(base_model)} has another tokenizer than {before.source or "the data"}: its rows are prepared again')
+        before = before.source or 'the data'
+        log(f'{fspath(base_model)} has another tokenizer than {before}: its rows are prepared again')
     return Data(project, values, data.given, data.type)
 
 # %% ../nbs/12_face.ipynb #670efa6f

@@ -28,9 +28,11 @@ def python(code):
     return res
 
 def test_the_import_time_listing_shows_no_heavy_package():
-    loaded = {o.split("|")[-1].strip() for o in python(["-X", "importtime", "-c", "import segtune"]).stderr.splitlines()}
+    listing = python(["-X", "importtime", "-c", "import segtune"]).stderr
+    loaded = {o.split("|")[-1].strip() for o in listing.splitlines()}
     assert "segtune" in loaded
-    assert not [o for o in loaded if o.split(".")[0] in ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy")]
+    heavy = ("torch", "transformers", "datasets", "pyarrow", "pandas", "numpy")
+    assert not [o for o in loaded if o.split(".")[0] in heavy]
 
 def test_every_name_is_listed_and_there():
     assert set(NAMES) <= set(dir(st))
@@ -92,7 +94,8 @@ def test_keyword_arguments_are_config_keys_with_their_checks(tok):
     assert {"sequence_len", "val_set_size", "type", "roles_to_train"} <= set(keys)
     assert {"learning_rate", "lora_r"} <= set(inspect.signature(st.train).parameters)
     with pytest.raises(ConfigError, match="Did you mean sequence_len"): st.prepare([ROW], tok, sequence_lenn=3)
-    with pytest.raises(ConfigError, match="learning_rate"): st.train("bundled:tiny", st.prepare([ROW], tok), learning_rate="x")
+    data = st.prepare([ROW], tok)
+    with pytest.raises(ConfigError, match="learning_rate"): st.train("bundled:tiny", data, learning_rate="x")
 
 def test_a_model_with_another_tokenizer_gets_the_rows_in_its_own_tokens(tok):
     data, said = st.prepare([ROW]*4, tok, sequence_len=64), []
@@ -127,7 +130,8 @@ def test_a_run_shows_its_curve_and_replies():
 
 def test_the_lines_of_the_readme_work():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1].replace("HuggingFaceTB/SmolLM2-135M-Instruct", "bundled:tiny")
+    lines = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    lines = lines.replace("HuggingFaceTB/SmolLM2-135M-Instruct", "bundled:tiny")
     Path("qa.jsonl").write_text((json.dumps(dict(question="Capital of France?", answer="Paris")) + "\n") * 20)
     Path("config.yml").write_text("base_model: bundled:tiny\ndatasets: [{path: qa.jsonl}]\n")
     names = {}
@@ -139,10 +143,12 @@ def test_the_lines_of_the_readme_work():
 def test_the_readme_counts_the_lint_rules_rightly():
     from segtune.lint import linter, rules
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"One of {len(linter.rules)} [lint rules]" in readme, f"there are {len(rules.rules)} rules: say so in nbs/index.ipynb"
+    n = len(linter.rules)
+    assert n == len(rules.rules) and f"One of {n} [lint rules]" in readme, f"{n} rules: say so in nbs/index.ipynb"
 
 def test_the_picture_of_the_readme_is_made_from_the_view():
     res = subprocess.run([sys.executable, "tools/docs.py", "picture", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert res.returncode == 0, res.stderr
-    link = re.search(r"!\[[^\]]+\]\((https://\S+/main/(nbs/\S+))\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    link = re.search(r"!\[[^\]]+\]\((https://\S+/main/(nbs/\S+))\)", readme)
     assert link and (ROOT / link[2]).is_file()

@@ -276,7 +276,8 @@ def svg_token(token, x, wide):
 
 def row_picture(tokens, says):
     "A row of viewed tokens as SVG: text, label and id of each, trained ones green"
-    x, parts = 62, [f'<text x="4" y="{y}" font-size="11.5" fill="#8a8f98">{o}</text>' for y, o in ((28, "token"), (58, "label"), (76, "id"))]
+    heads = ((28, "token"), (58, "label"), (76, "id"))
+    x, parts = 62, [f'<text x="4" y="{y}" font-size="11.5" fill="#8a8f98">{o}</text>' for y, o in heads]
     for token in tokens:
         wide = max(14 + 9.1 * len(token.text), 10 + 7 * max(len(str(token.label)), len(str(token.id))))
         parts += svg_token(token, x, wide)
@@ -288,11 +289,13 @@ def home_picture():
     "The picture of the home page, made from the view"
     import segtune as st
     view = st.show(ROW, "bundled:mistral-v0.1")
-    return row_picture(view.tokens, "One row, token by token: the prompt is masked with label -100, the answer and its EOS token are trained")
+    says = "One row, token by token: the prompt is masked with label -100, the answer and its EOS token are trained"
+    return row_picture(view.tokens, says)
 
 def picture(cfg, check):
     dst, svg = cfg.nbs_path / PICTURE, home_picture()
-    if check: return sys.exit(f"{PICTURE} is not what the view gives. Run: python tools/docs.py picture" if dst.read_text(encoding="utf-8") != svg else 0)
+    if check and dst.read_text(encoding="utf-8") == svg: return print(f"{PICTURE} equals the view")
+    if check: sys.exit(f"{PICTURE} is not what the view gives. Run: python tools/docs.py picture")
     dst.parent.mkdir(exist_ok=True)
     dst.write_text(svg, encoding="utf-8")
 
