@@ -11,6 +11,7 @@ from conftest import make_tokenizer, tokenizer_names
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from segtune.axolotl.boundary import tied as tied_by
 from segtune.data.prepare import limit_length
 from segtune.data.stdlib import stdlib_rows
 from segtune.encoder import Encoder, boundaries
@@ -113,20 +114,25 @@ bits = ['<s>', '</s>', '<|im_start|>', '<|im_end|>', ' ', '  ', '      ', '\n', 
 spaced = st.lists(st.sampled_from(bits), max_size=6).map(''.join)
 
 
+def hung(text, label, special=True, data=False, tie=''):
+    "A segment that begins anew, or hangs on the one before it as a format of axolotl's may tie it"
+    s = Segment(text, label, special, data=data, fresh=tie == 'fresh')
+    return tied_by(s, tie) if tie in ('count', 'touch', 'tail') else s
+
 @st.composite
 def turns(draw):
     "A conversation in ChatML, its segments tied as a format of axolotl's ties them"
     out = []
     for _ in range(draw(st.integers(1, 3))):
         tie, last = draw(st.sampled_from(['count', 'touch', ''])), draw(st.sampled_from(['tail', 'fresh', '']))
-        out += [Segment('<|im_start|>user\n', False), Segment(draw(spaced), False, data=True, tie=tie), Segment('<|im_end|>\n', False, tie=tie),
-                Segment('<|im_start|>assistant', False), Segment('\n', True, tie=tie), Segment(draw(spaced), True, data=True, tie=tie),
-                Segment('<|im_end|>\n', True, tie=tie), Segment('</s>', True, tie=last)]
+        out += [Segment('<|im_start|>user\n', False), hung(draw(spaced), False, data=True, tie=tie), hung('<|im_end|>\n', False, tie=tie),
+                Segment('<|im_start|>assistant', False), hung('\n', True, tie=tie), hung(draw(spaced), True, data=True, tie=tie),
+                hung('<|im_end|>\n', True, tie=tie), hung('</s>', True, tie=last)]
     return out
 
 
 tied = st.sampled_from(['', '', 'fresh', 'count', 'touch', 'tail'])
-among_spaces = st.lists(st.builds(Segment, spaced, st.booleans(), st.sampled_from([True, True, True, False]), st.just(False), tied), min_size=1, max_size=7)
+among_spaces = st.lists(st.builds(hung, spaced, st.booleans(), st.sampled_from([True, True, True, False]), st.just(False), tied), min_size=1, max_size=7)
 
 
 @every_tokenizer
