@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 from .fast import FlatEncoder
 from .segments import ConfigError, Segment, SegtuneError, TokenizerError, merge_segments
-from .tokenizer import as_tokenizer
+from .tokenizer import as_tokenizer, is_library_fault
 
 # %% ../nbs/03_encoder.ipynb #125ba79c
 class Piece(NamedTuple):
@@ -286,7 +286,9 @@ def encode_pieces(
     places = {form:i for i,form in enumerate((form,t) for form in texts for t in texts[form])}
     try: found = [_encode_texts(tok, *form, list(each), spans) for form,each in texts.items()]
     except SegtuneError: raise
-    except Exception as e: raise _cannot_encode(tok, e) from None
+    except BaseException as e:
+        if not is_library_fault(e): raise
+        raise _cannot_encode(tok, e) from None
     if not found: found = [(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0,2), np.int64) if spans else None)]
     ids,n,offsets = (o[0] is not None and np.concatenate(o) for o in zip(*found))
     which = np.array([places[(p.prefix,p.special),p.text] for p in pieces], np.int64)

@@ -15,6 +15,7 @@ from itertools import chain
 import numpy as np
 from .models import cache_dir
 from .segments import TokenizerError, visible
+from .tokenizer import is_library_fault
 
 # %% ../nbs/02a_fast.ipynb #acb81268
 def encode_flat(
@@ -166,7 +167,8 @@ class FlatEncoder:
     def _choose(self):
         self.left = None
         try: fast = self.load(self.backend)
-        except Exception as e:
+        except BaseException as e:
+            if not is_library_fault(e): raise
             self.note = f'fastokens does not read this tokenizer ({type(e).__name__}), so tokenizers is used.'
             return
         if (text := prove(self.backend, fast)) is None: self.fast = fast
@@ -179,7 +181,8 @@ def _sample(first, n): # positions of a batch that are encoded both ways: the fi
 
 def _checked(self, texts):
     try: ids,n = self.fast(texts)
-    except Exception as e:
+    except BaseException as e:
+        if not is_library_fault(e): raise
         self.fast,self.note = None,f'fastokens fails on this data ({type(e).__name__}), so tokenizers is used.'
         return encode_flat(self.backend, texts)
     at = _sample(self.n_checked, len(texts))

@@ -1,10 +1,13 @@
 "Our tokenizers give the ids that transformers gives, and spell what they encode."
+import json
+
 import pytest
 from conftest import make_tokenizer, tokenizer_names
 from hypothesis import given, settings
 from test_laws import texts
 
 from segtune.models import bundled
+from segtune.segments import TokenizerError
 from segtune.tokenizer import as_tokenizer, load_tokenizer
 
 plain = ['Hello there', ' leading', 'trailing ', '  two  spaces', 'line\n\nbreaks\t', 'Café déjà vu', '東京 😀 👍🏽', 'a\u0301', '</s> and <s>', '<|im_start|>user\nhi<|im_end|>\n',
@@ -42,3 +45,11 @@ def test_lossless_tokenizers_spell_the_text(name, text):
     if tok.invents_space or 'metaspace' in name:
         assert spelled.replace('▁', ' ').replace(' ', '') == text.replace('▁', ' ').replace(' ', '')
     else: assert spelled == text
+
+
+def test_a_panic_of_the_library_is_one_clear_error(tmp_path):
+    "a prefix of subwords that is longer than a token ends in a Rust panic, which is no Exception"
+    spec = json.loads(json.dumps(make_tokenizer('byte-level').spec))
+    spec['model']['continuing_subword_prefix'] = 'a prefix longer than any token'
+    (tmp_path/'tokenizer.json').write_text(json.dumps(spec))
+    with pytest.raises(TokenizerError, match='the tokenizers library cannot read'): load_tokenizer(tmp_path)
