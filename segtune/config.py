@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from .axolotl_keys import fate, ignored_note, is_given, translate
-from .options import Boundary, Count, FormatOptions, LintOptions, Number, RowOptions, SplitOptions, Text
+from .options import Boundary, Count, FormatOptions, Number, PrepareOptions, Text
 from .options import TokenizerOptions, TrainOptions, near_key, opt, own, say_problems
 from .segments import ConfigError
 from .yaml_file import YamlFile, override, read_yaml
@@ -87,7 +87,7 @@ class DatasetEntry(SourceKeys, OptionKeys):
         return {**known, **{k:v for k,v in (self.model_extra or {}).items() if v is not None}}
 
 # %% ../nbs/10_config.ipynb #2fb8e0cf
-class DataOptions(FormatOptions, RowOptions, SplitOptions, LintOptions, TokenizerOptions):
+class DataOptions(FormatOptions, PrepareOptions, TokenizerOptions):
     "What decides the tokens."
     base_model:Text = opt(..., 'A directory, a name on the hub, or `bundled:NAME`')
     datasets:list[DatasetEntry] = opt(..., 'Rows to train on', min_length=1)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Boundary', 'Amount', 'Positive', 'Part', 'Count', 'Number', 'Seed', 'Text', 'own', 'opt', 'Options', 'SeedOptions',
            'ShuffleOptions', 'LengthOptions', 'TokenizerOptions', 'FormatOptions', 'RowOptions', 'SplitOptions',
-           'LintOptions', 'PrecisionOptions', 'ModelOptions', 'VocabularyOptions', 'LoraOptions', 'AdapterOptions',
-           'BatchOptions', 'StepOptions', 'OrderOptions', 'PackingOptions', 'PaddingOptions', 'NoiseOptions',
-           'ComputeOptions', 'WarmupOptions', 'OptimizerOptions', 'ScheduleOptions', 'RateOptions', 'LearningOptions',
-           'LisaOptions', 'LogEvalSaveOptions', 'TrainerOptions', 'WeightOptions', 'RunOptions', 'TrainOptions',
-           'say_problems', 'near_key', 'make_options', 'takes', 'type_text', 'options_table']
+           'LintOptions', 'HoldOutOptions', 'PrepareOptions', 'PrecisionOptions', 'ModelOptions', 'VocabularyOptions',
+           'LoraOptions', 'AdapterOptions', 'BatchOptions', 'StepOptions', 'OrderOptions', 'PackingOptions',
+           'PaddingOptions', 'NoiseOptions', 'ComputeOptions', 'WarmupOptions', 'OptimizerOptions', 'ScheduleOptions',
+           'RateOptions', 'LearningOptions', 'LisaOptions', 'LogEvalSaveOptions', 'TrainerOptions', 'WeightOptions',
+           'RunOptions', 'TrainOptions', 'say_problems', 'near_key', 'make_options', 'takes', 'type_text',
+           'options_table']
 
 # %% ../nbs/00a_options.ipynb #0a0p0004
 import inspect
@@ -101,6 +102,12 @@ class SplitOptions(SeedOptions, ShuffleOptions):
 class LintOptions(Options):
     "What lint looks for."
     lint_silence:list[str] = opt(list, 'Ids of lint rules to leave out', own)
+
+class HoldOutOptions(SplitOptions, LintOptions):
+    "What lint is told of a dataset."
+
+class PrepareOptions(RowOptions, HoldOutOptions):
+    "Every option of preparing and linting."
 
 # %% ../nbs/00a_options.ipynb #0a0p000c
 class PrecisionOptions(Options):
@@ -361,7 +368,8 @@ def _signature(f, group, unlike): # with an argument for each option in place of
     more = [inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, annotation=o.annotation,
                               default=unlike.get(k, o.get_default(call_default_factory=True)))
             for k,o in group.model_fields.items()]
-    return inspect.Signature([*params, *more], return_annotation=inspect.signature(f).return_annotation)
+    last = [p for p in params if p.kind==p.VAR_KEYWORD]
+    return inspect.Signature([*(p for p in params if p not in last), *more, *last], return_annotation=inspect.signature(f).return_annotation)
 
 def takes(
     group:type, # The options that the function needs
@@ -369,10 +377,11 @@ def takes(
 ): # A decorator
     "Let a function take options: as keyword arguments, or as `o`, a group that has them."
     def wrap(f):
-        own_names = {*f.__code__.co_varnames[:f.__code__.co_argcount+f.__code__.co_kwonlyargcount]}
+        params = inspect.signature(f).parameters.values()
+        own_names,free = {p.name for p in params},any(p.kind==p.VAR_KEYWORD for p in params)
         @wraps(f)
         def called(*args, o=None, **given):
-            options = {k:given.pop(k) for k in [*given] if k not in own_names}
+            options = {k:given.pop(k) for k in [*given] if k in group.model_fields or not (free or k in own_names)}
             if o is None: o = make_options(group, options, **unlike)
             elif options: o = o.model_copy(update=options)
             return f(*args, o=o, **given)

@@ -7,7 +7,7 @@ __all__ = ['find_path', 'output_path', 'resolve', 'moved_paths', 'modules_beside
            'Project']
 
 # %% ../nbs/11_project.ipynb #245fd518
-import inspect, os, sys
+import os, sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cached_property
@@ -98,9 +98,6 @@ def modules_beside(
     finally: sys.path.remove(folder)
 
 # %% ../nbs/11_project.ipynb #c0ef84c0
-def _fields(f, cfg): # {key: value} for the parameters of `f`
-    return {k:getattr(cfg, k) for k in inspect.signature(f).parameters if k in Config.model_fields}
-
 _format_defaults = ('chat_template','chat_template_jinja','chat_template_kwargs','eot_tokens','default_system_message')
 
 def _format_name(entry): # in the registry; or a function's name
@@ -218,19 +215,20 @@ class Project(Inputs):
             known = load_tokenizer(earlier if beside else cfg.tokenizer_config or cfg.base_model)
         return lint_context(self.tokenizer, known, cfg.adapter, cfg.lora_modules_to_save, cfg.special_tokens)
 
-    def _prepare(self, sources, **how):
-        given = {**_fields(prepare_and_lint, self.cfg), **self.lint_context, **how}
-        return prepare_and_lint(sources, self.tokenizer, self.cfg.dataset_prepared_path, **given)
-
     @cached_property
     def held(self)->Prepared|None: # None without `test_datasets`
         "The rows of `test_datasets`, prepared and linted."
-        return self._prepare(self.held_sources, val_set_size=0) if self.cfg.test_datasets else None
+        if not self.cfg.test_datasets: return None
+        folder = self.cfg.dataset_prepared_path
+        return prepare_and_lint(self.held_sources, self.tokenizer, folder, o=self.cfg, val_set_size=0,
+                                **self.lint_context)
 
     @cached_property
     def prepared(self)->Prepared: # Also the ones that `val_set_size` will hold out
         "The rows of `datasets`, prepared and linted."
-        return self._prepare(self.sources, held=self.held)
+        folder = self.cfg.dataset_prepared_path
+        return prepare_and_lint(self.sources, self.tokenizer, folder, o=self.cfg, held=self.held,
+                                **self.lint_context)
 
     @cached_property
     def split(self)->tuple[list[int],list[int]]: # Rows to train on, rows to hold out; none are held out with `test_datasets`
@@ -251,9 +249,7 @@ def report(self:Project,
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
     title = ', '.join(Path(o.path).name for o in self.cfg.datasets)
-    split = dict(seed=self.cfg.seed, shuffle_merged_datasets=self.cfg.shuffle_merged_datasets)
-    told = dict(held=self.held, val_set_size=self.cfg.val_set_size, lint_silence=self.cfg.lint_silence)
-    data = PreparedData(self.prepared, self.sources, self.tokenizer, **split, **told, **self.lint_context)
+    data = PreparedData(self.prepared, self.sources, self.tokenizer, o=self.cfg, held=self.held, **self.lint_context)
     return data.report(path, n_rows, title)
 
 @patch

@@ -19,8 +19,9 @@ from ..laws import Finding
 from .lineage import SourceRow, origins, read_batches
 from ..lint.rules import rules
 from ..lint.linter import Linter
-from .prepare import Prepared, RowOptions, Shard, Source, encoders_of, iter_encoded, prepare
+from .prepare import Prepared, Shard, Source, encoders_of, iter_encoded, prepare
 from .prepare import train_val_split
+from ..options import PrepareOptions, RowOptions, takes
 from ..segments import ConfigError
 from ..look.stats import row_stats
 
@@ -107,35 +108,27 @@ def held_rows(
     except ConfigError: return []
 
 # %% ../../nbs/data/07_findings.ipynb #3ef25d59
+@takes(PrepareOptions)
 def prepare_and_lint(
     sources:list[Source], # As for `prepare`
     tokenizer, # A `FastTokenizer`
     dir:str|PathLike='last_run_prepared', # Where prepared datasets are kept
     *,
-    sequence_len:int=512, # Longest row, in tokens
-    on_long:str='drop', # How to handle longer rows: `drop`, `cut` or `error`
-    min_sample_len:int|None=None, # Drop rows with fewer tokens; None: only empty ones
-    dataset_exact_deduplication:bool=False, # Keep only the first of rows with the same ids and labels?
-    on_bad:str='error', # Wrong rows: `error` names them all, `skip` drops them, and rows without a trained token
-    val_set_size:float=0., # Share or number of rows that will be held out, as for `train_val_split`
-    seed:int=42, # Draws them
-    shuffle_merged_datasets:bool|None=None, # False: the last rows are held out; else they are drawn at random
-    held:Prepared|None=None, # Or a set of their own
-    lint_silence:Iterable[str]=(), # Ids of rules to leave out
+    held:Prepared|None=None, # Rows held out, if they are a set of their own
+    o:PrepareOptions, # Which rows stay, which are held out, what lint leaves out
     **context, # Other things for rules to know, as for `Linter`: `base_vocab`, `trains_embeddings`, ...
 )->Prepared: # With the report in `lint`
     "Prepare data and lint it, each unless it has been done."
-    options = RowOptions(sequence_len, on_long, min_sample_len, dataset_exact_deduplication, on_bad)
-    split = dict(val_set_size=val_set_size, seed=seed, shuffle_merged_datasets=shuffle_merged_datasets)
-    linter = linter_for(sources, tokenizer, options, lint_silence, **context)
-    drawn = split if val_set_size and not held else None
-    name = _report_name(sources, held, silence=sorted(lint_silence), drawn=drawn, **context)
+    split = dict(val_set_size=o.val_set_size, seed=o.seed, shuffle_merged_datasets=o.shuffle_merged_datasets)
+    linter = linter_for(sources, tokenizer, o, o.lint_silence, **context)
+    drawn = split if o.val_set_size and not held else None
+    name = _report_name(sources, held, silence=sorted(o.lint_silence), drawn=drawn, **context)
     made = []
     def report(folder, count): # written beside the data
         if held: add_held_out(linter, held)
         made.append(_write_report(folder/name, linter.report(held_rows(count.rows, held, **split))))
-    p = prepare(sources, tokenizer, dir, **options._asdict(), linter=linter, add=report)
-    known = None if made else _lint_again(p, name, sources, tokenizer, options, linter, report)
+    p = prepare(sources, tokenizer, dir, linter=linter, add=report, o=o)
+    known = None if made else _lint_again(p, name, sources, tokenizer, o, linter, report)
     return replace(p, lint=known or made[0])
 
 # %% ../../nbs/data/07_findings.ipynb #ab8fe64f

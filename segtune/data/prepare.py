@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['default_options', 'fates', 'token_modules', 'token_libraries', 'Source', 'take_first', 'limit_length', 'PrepareStats',
-           'RowOptions', 'ShardRow', 'Shard', 'encode_shard', 'SeenRows', 'drop_seen', 'encoders_of', 'row_shards',
-           'iter_encoded', 'Writer', 'key_parts', 'Prepared', 'prepare', 'sample_rows', 'train_val_split']
+           'ShardRow', 'Shard', 'encode_shard', 'SeenRows', 'drop_seen', 'encoders_of', 'row_shards', 'iter_encoded',
+           'Writer', 'key_parts', 'Prepared', 'prepare', 'sample_rows', 'train_val_split']
 
 # %% ../../nbs/data/05_prepare.ipynb #98f7fd1a
 import hashlib, json, math
@@ -23,6 +23,7 @@ from .cache import atomic_dir, claimed, code_fingerprint, key_of, token_code, wr
 from ..encoder import EncodedBatch, Encoder, format_encoder
 from .files import check_unchanged, sift, stamp_of
 from .formats import RowFormat
+from ..options import RowOptions, takes
 from ..segments import ConfigError, DataError
 from .sources import Rows
 
@@ -95,14 +96,6 @@ class PrepareStats:
         return out + [f'{n:,} row{"s"*(n!=1)} {what}' for what,n in self.changed.items()]
 
 # %% ../../nbs/data/05_prepare.ipynb #5a10c001
-class RowOptions(NamedTuple):
-    "Which rows stay, and how much of them."
-    sequence_len:int=512 # Longest row, in tokens
-    on_long:str='drop' # How to handle longer rows: `drop`, `cut` or `error`
-    min_sample_len:int|None=None # Shortest row, in tokens; None: one token
-    dataset_exact_deduplication:bool=False # Keep only the first of rows with the same ids and labels?
-    on_bad:str='error' # `skip`: drop wrong rows, and rows without a trained token
-
 default_options = RowOptions()
 
 class ShardRow(NamedTuple):
@@ -345,16 +338,16 @@ def finish(self:Writer,
     for name,o in (('dataset_info.json', info), ('state.json', state)): _write_json(self.path/name, o, indent=2)
 
 # %% ../../nbs/data/05_prepare.ipynb #39a06ad6
-token_modules = ('segments','tokenizer','fast','encoder','formats.base','formats.fields','formats.named_templates',
+token_modules = ('segments','options','tokenizer','fast','encoder','formats.base','formats.fields','formats.named_templates',
                  'formats.sandbox','formats.messages','formats.templates','formats.chat','formats.plain',
                  'formats.tokenized','formats.functions','axolotl.boundary','axolotl.instruct','axolotl.sharegpt','axolotl.chat_template',
                  'axolotl.plain','data.formats','data.files','data.splits','data.sources','data.prepare')
 token_libraries = ('tokenizers','jinja2')
 
-def _row_parts(options): # the options that are set
-    o = options._asdict()
-    always = dict(sequence_len=o.pop('sequence_len'), on_long=o.pop('on_long'))
-    return always | {k:v for k,v in o.items() if v and v!=RowOptions._field_defaults[k]}
+def _row_parts(o): # the options that are set
+    given = {k:getattr(o, k) for k in RowOptions.model_fields}
+    always = dict(sequence_len=given.pop('sequence_len'), on_long=given.pop('on_long'))
+    return always | {k:v for k,v in given.items() if v and v!=getattr(default_options, k)}
 
 def _stamp(path, stamps): # each file is hashed once
     if path not in stamps: stamps[path] = stamp_of(path)
@@ -396,7 +389,7 @@ class Prepared:
     @property
     def options(self)->RowOptions: # As the rows were prepared
         parts = self.manifest['parts']
-        return RowOptions(**{k:parts[k] for k in RowOptions._fields if k in parts})
+        return RowOptions(**{k:parts[k] for k in RowOptions.model_fields if k in parts})
 
     @property
     def count(self)->PrepareStats:
@@ -444,28 +437,25 @@ def _make(d, key, sources, tokenizer, options, linter): # the files of a dataset
     return count
 
 # %% ../../nbs/data/05_prepare.ipynb #6c89486c
+@takes(RowOptions)
 def prepare(
     sources:list[Source], # Their rows follow one another in this order
     tokenizer, # A `FastTokenizer`
     dir:str|PathLike='last_run_prepared', # Where prepared datasets are kept
     *,
-    sequence_len:int=512, # Longest row, in tokens
-    on_long:str='drop', # How to handle longer rows: `drop`, `cut` or `error`
-    min_sample_len:int|None=None, # Drop rows with fewer tokens; None: only empty ones
-    dataset_exact_deduplication:bool=False, # Keep only the first of rows with the same ids and labels?
-    on_bad:str='error', # Wrong rows: `error` names them all, `skip` drops them, and rows without a trained token
     linter=None, # A `Linter`: looks at every row, if they are not there already
     add:Callable|None=None, # Writes more: is called with the hidden folder and the count before the dataset appears
+    o:RowOptions, # Which rows stay
 )->Prepared:
     "Encode the sources to disk, unless that has been done."
-    options,stamps = RowOptions(sequence_len, on_long, min_sample_len, dataset_exact_deduplication, on_bad),{}
-    parts = key_parts(sources, tokenizer, stamps, **_row_parts(options))
+    stamps = {}
+    parts = key_parts(sources, tokenizer, stamps, **_row_parts(o))
     path = Path(dir)/key_of(parts)
     if p := _found(path, sources): return p
     with claimed(path):
         if p := _found(path, sources): return p # another process made it meanwhile
         with atomic_dir(path) as d:
-            count = _make(d, path.name, sources, tokenizer, options, linter)
+            count = _make(d, path.name, sources, tokenizer, o, linter)
             check_unchanged(stamps.values())
             names = [s.name for s in sources]
             manifest = _write_manifest(d, key=path.name, parts=parts, sources=names, count=vars(count))

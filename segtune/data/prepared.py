@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from .findings import add_held_out, held_rows, lint_shards, linter_for
 from .findings import prepare_and_lint, row_findings, stats_of
 from .lineage import origins, source_rows, truncate_row
-from .prepare import Prepared, RowOptions, Source
+from .prepare import Prepared, Source
+from ..options import HoldOutOptions, RowOptions, takes
 from ..lint.linter import summary
 from ..lint.rules import rules
 from ..look.report import write_report
@@ -38,21 +39,19 @@ class Findings(list):
 # %% ../../nbs/data/08_prepared.ipynb #018557ea
 class PreparedData:
     "A prepared dataset: `data[17]` shows a row, `findings` what lint found, `stats` how long the rows are."
+    @takes(HoldOutOptions)
     def __init__(self,
         prepared:Prepared, # From `prepare_and_lint`
         sources:list[Source], # What it was prepared from
         tokenizer, # The `FastTokenizer` it was prepared with
         *,
-        val_set_size:float=0., # Share or number of rows that will be held out, as lint was told
-        seed:int=42, # Draws them
-        shuffle_merged_datasets:bool|None=None, # False: the last rows are held out; else they are drawn at random
-        held:Prepared|None=None, # Or a set of their own
-        lint_silence:Iterable[str]=(), # Ids of rules that were left out
+        held:Prepared|None=None, # Rows held out, if they are a set of their own
+        o:HoldOutOptions, # Which rows are held out, and what lint leaves out
         **context, # Other things that lint was told, as for `prepare_and_lint`
     ):
         self.prepared,self.sources,self.tokenizer = prepared,sources,tokenizer
-        split = dict(val_set_size=val_set_size, seed=seed, shuffle_merged_datasets=shuffle_merged_datasets)
-        self._split,self._held,self._told = split,held,dict(silence=lint_silence, **context)
+        split = dict(val_set_size=o.val_set_size, seed=o.seed, shuffle_merged_datasets=o.shuffle_merged_datasets)
+        self._split,self._held,self._told = split,held,dict(silence=o.lint_silence, **context)
 
     @property
     def path(self)->Path: # For `datasets.load_from_disk`
@@ -78,7 +77,7 @@ def prepare_data(
 )->PreparedData:
     "Prepare data and lint it, each unless it has been done, and show the result."
     p = prepare_and_lint(sources, tokenizer, dir, **options)
-    told = {k:v for k,v in options.items() if k not in RowOptions._fields}
+    told = {k:v for k,v in options.items() if k not in RowOptions.model_fields}
     return PreparedData(p, sources, tokenizer, **told)
 
 # %% ../../nbs/data/08_prepared.ipynb #6449c041
