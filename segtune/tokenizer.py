@@ -125,7 +125,18 @@ def _is_current(spec): # has it every field that this page reads?
         return all(_part_keys.get(p['type'], 'type') in p for p in parts)
     except (KeyError, TypeError, AttributeError): return False
 
+def _check_merges(spec, source): # the library does not survive merges that its prefix does not fit
+    model = spec.get('model') if isinstance(spec, dict) else None
+    prefix,merges = (model.get(k) for k in ('continuing_subword_prefix','merges')) if isinstance(model, dict) else (None, None)
+    if not prefix or not isinstance(prefix, str) or not isinstance(merges, list): return
+    for i,m in enumerate(merges):
+        second = m.partition(' ')[2] if isinstance(m, str) else m[-1] if isinstance(m, list) and m else ''
+        if isinstance(second, str) and second.startswith(prefix): continue
+        message = f'continuing_subword_prefix is {prefix!r}, which model.merges[{i}] does not have, got {m!r}.'
+        raise TokenizerError(f'{message} Download it again.', source=source)
+
 def _completed(spec, source): # the specification with all of its fields
+    _check_merges(spec, source)
     if isinstance(spec, dict) and _is_current(spec): return spec
     from tokenizers import Tokenizer
     try: return json.loads(Tokenizer.from_str(json.dumps(spec)).to_str())

@@ -8,7 +8,7 @@ from test_laws import texts
 
 from segtune.models import bundled
 from segtune.segments import TokenizerError
-from segtune.tokenizer import as_tokenizer, load_tokenizer
+from segtune.tokenizer import as_tokenizer, is_library_fault, load_tokenizer
 
 plain = ['Hello there', ' leading', 'trailing ', '  two  spaces', 'line\n\nbreaks\t', 'Café déjà vu', '東京 😀 👍🏽', 'a\u0301', '</s> and <s>', '<|im_start|>user\nhi<|im_end|>\n',
          '<|endoftext|>', 'def f(x):\n    return x + 1', '12345 3.14', '\0', '▁', '']
@@ -47,9 +47,16 @@ def test_lossless_tokenizers_spell_the_text(name, text):
     else: assert spelled == text
 
 
-def test_a_panic_of_the_library_is_one_clear_error(tmp_path):
-    "a prefix of subwords that is longer than a token ends in a Rust panic, which is no Exception"
+@pytest.mark.parametrize('prefix', ['a', 'abcdef', 'a prefix longer than any token', 'é'])
+def test_merges_that_the_library_would_not_survive_are_one_clear_error(tmp_path, prefix):
+    "a prefix of subwords that the merges do not have ends in a Rust panic, or ends the process"
     spec = json.loads(json.dumps(make_tokenizer('byte-level').spec))
-    spec['model']['continuing_subword_prefix'] = 'a prefix longer than any token'
+    spec['model']['continuing_subword_prefix'] = prefix
     (tmp_path/'tokenizer.json').write_text(json.dumps(spec))
-    with pytest.raises(TokenizerError, match='the tokenizers library cannot read'): load_tokenizer(tmp_path)
+    with pytest.raises(TokenizerError, match=r'continuing_subword_prefix is .* model\.merges\[\d+\] does not have'): load_tokenizer(tmp_path)
+
+
+def test_a_panic_counts_as_a_fault_of_the_library_and_ctrl_c_does_not():
+    PanicException = type('PanicException', (BaseException,), {})
+    assert is_library_fault(PanicException()) and is_library_fault(ValueError())
+    assert not is_library_fault(KeyboardInterrupt()) and not is_library_fault(SystemExit())
