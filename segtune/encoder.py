@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from itertools import accumulate, chain, groupby, repeat
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 import numpy as np
 from fastcore.basics import patch
 from .fast import FlatEncoder
@@ -250,6 +251,8 @@ def windowed(
     return EncodedBatch(**_per_token(batch, at), starts=starts, rows=rows, origin=origin, pieces=pieces)
 
 # %% ../nbs/03_encoder.ipynb #5e617e24
+_flat_encoders = WeakKeyDictionary() # tokenizer -> {form: FlatEncoder}
+
 def _encode_texts(tok, prefix, special, texts, spans): # (flat ids, tokens of each text, offsets in it or None)
     if spans:
         found = tok.variant(prefix, special).encode_batch(texts)
@@ -257,7 +260,7 @@ def _encode_texts(tok, prefix, special, texts, spans): # (flat ids, tokens of ea
         offsets = np.array(list(chain.from_iterable(o.offsets for o in found)), np.int64).reshape(-1, 2)
         return np.fromiter(chain.from_iterable(o.ids for o in found), np.int32, n.sum()), n, offsets
     prefix = prefix and tok.invents_space
-    known = tok.__dict__.setdefault('_flat_encoders', {})
+    known = _flat_encoders.setdefault(tok, {})
     if (prefix,special) not in known:
         spelled = None if tok.rewrites else lambda: tok.spellings
         known[prefix,special] = FlatEncoder(tok.variant(prefix, special), spelled, prefix)
