@@ -169,7 +169,9 @@ def in_process(kind, seconds=180):
     ask, answer = multiprocessing.Pipe(duplex=False)
     p = multiprocessing.Process(target=lambda: answer.send(verdict(kind)))
     p.start()
-    out = ask.recv() if ask.poll(seconds) and p.is_alive() or ask.poll() else dict(kind=kind, rung="not built", why="crashes or hangs")
+    answer.close()   # so that the end of the process is seen
+    try: out = ask.recv() if ask.poll(seconds) else dict(kind=kind, rung="not built", why=f"runs longer than {seconds} s")
+    except EOFError: out = dict(kind=kind, rung="not built", why="crashes")
     p.kill()
     p.join()
     return out

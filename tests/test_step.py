@@ -418,6 +418,20 @@ def test_a_head_is_measured(change):
     a, b = (torch.autograd.grad(o, h)[0] for o in ways)
     assert ways[0].item() == pytest.approx(ways[1].item(), rel=1e-6) and torch.allclose(a, b, atol=1e-5)
 
+def test_a_vocabulary_smaller_than_the_embedding_is_no_obstacle():
+    "Rows that only the embedding has, as some models use for image tokens"
+    model = small("Llama", **GROUPED)
+    model.model.embed_tokens = torch.nn.Embedding(VOCABULARY + 40, 32)
+    _, proof = choose_step(model)
+    assert proof.rung == "share", str(proof)
+
+def test_a_model_whose_plain_step_fails_is_left_alone():
+    model = small("Llama", **GROUPED)
+    model.loss_function = lambda *args, **kwargs: 1 / 0
+    step, proof = choose_step(model)
+    assert step is None and "the proof cannot be made, ZeroDivisionError" in str(proof)
+    with pytest.raises(ConfigError, match="share does not hold"): choose_step(model, step="share")
+
 def test_a_head_that_is_no_linear_map_is_run_as_it_is():
     model = small("Llama", **GROUPED).requires_grad_(False)
     own = model.lm_head.forward

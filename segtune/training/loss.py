@@ -21,7 +21,9 @@ def first_ids(
     "Some ordinary tokens of a model's vocabulary."
     configs = [c for c in (lm.config, lm.config.get_text_config()) if c is not None]
     odd = {v for c in configs for k,v in c.to_dict().items() if k.endswith('_id') and isinstance(v, int)}
-    size = lm.get_input_embeddings().weight.shape[0]
+    layers = [lm.get_input_embeddings(), lm.get_output_embeddings()]   # one may have more rows than the other
+    rows = [o.weight.shape[0] for o in layers if getattr(o, 'weight', None) is not None and o.weight.dim()==2]
+    size = min([*rows, *(c.vocab_size for c in configs if isinstance(getattr(c, 'vocab_size', None), int))])
     plain = [i for i in range(3, min(size, 4*n+64)) if i not in odd]
     return [plain[(7*i) % len(plain)] for i in range(n)]
 

@@ -208,7 +208,8 @@ def _first_that_holds(model, wanted, pad_id):
     lm,reasons = find_lm(model),[]
     rows = probe_rows(lm)
     padded = _stacked(rows, pad_id, lm.get_input_embeddings().weight.device)
-    plain = _plain(model, padded)
+    try: plain = _plain(model, padded)
+    except Exception as e: return None,Proof('plain', reasons=((wanted[0], f'the proof cannot be made, {_said(e)}'),))
     for rung in wanted:
         try: step,*errors = try_rung(model, rung, plain, rows, padded, asked=len(wanted)==1)
         except Exception as e:
