@@ -90,7 +90,7 @@ class RowOptions(LengthOptions):
     "Which rows stay, and how much of them."
     on_long:Literal['drop','cut','error'] = opt(
         'drop', 'How to handle rows over `sequence_len`', 'there `excess_length_strategy`, which is read too')
-    min_sample_len:Count|None = opt(None, 'Drop rows with fewer tokens; only empty ones if not given', 'there 2 if not given')
+    min_sample_len:Number|None = opt(None, 'Drop rows with fewer tokens; only empty ones if not given', 'there 2 if not given')
     dataset_exact_deduplication:bool = opt(False, 'Keep only the first of rows with the same ids and labels?')
     on_bad:Literal['error','skip'] = opt(
         'error', 'Wrong rows: `error` names them all, `skip` drops them, and rows without a trained token', own)

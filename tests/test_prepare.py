@@ -576,7 +576,7 @@ def test_shards_encoded_and_linted_in_any_order_merge_to_the_same_findings(name,
     texts = st.lists(st.builds(Segment, some, st.booleans()), max_size=4)
     drawn = data.draw(st.lists(st.one_of(texts, st.just('wrong')), min_size=1, max_size=12))
     rows = [ShardRow(i % 2, 'ab'[i % 2], i, *([[], o] if o == 'wrong' else [o])) for i, o in enumerate(drawn)]
-    options = RowOptions(data.draw(st.sampled_from([2, 6, 100])), data.draw(st.sampled_from(['drop', 'cut'])))
+    options = RowOptions(sequence_len=data.draw(st.sampled_from([2, 6, 100])), on_long=data.draw(st.sampled_from(['drop', 'cut'])))
     encoder = Encoder(make_tokenizer(name))
     cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)))) | {0, len(rows)})
     parts = [rows[a:b] for a, b in zip(cuts, cuts[1:])]
