@@ -112,6 +112,18 @@ def _adds_bos(spec, names, override=None): # would the tokenizer begin a text wi
     steps = [o for p in post.get('processors', [post]) for o in p.get('single', [])]
     return bool(steps) and steps[0].get('SpecialToken', {}).get('id')==names['bos_token']
 
+# %% ../nbs/02_tokenizer.ipynb #chkmrg01
+def _check_merges(spec, source): # the library does not survive merges that its prefix does not fit
+    model = spec.get('model') if isinstance(spec, dict) else None
+    if not isinstance(model, dict): return
+    prefix,merges = model.get('continuing_subword_prefix'),model.get('merges')
+    if not prefix or not isinstance(prefix, str) or not isinstance(merges, list): return
+    for i,m in enumerate(merges):
+        second = m.partition(' ')[2] if isinstance(m, str) else m[-1] if isinstance(m, list) and m else ''
+        if isinstance(second, str) and second.startswith(prefix): continue
+        message = f'continuing_subword_prefix is {prefix!r}, which model.merges[{i}] does not have, got {m!r}.'
+        raise TokenizerError(f'{message} Download it again.', source=source)
+
 # %% ../nbs/02_tokenizer.ipynb #4f0e7b11
 _sections = ('added_tokens','normalizer','pre_tokenizer','model')
 _token_keys = {'id','content','single_word','lstrip','rstrip','normalized','special'}
@@ -124,16 +136,6 @@ def _is_current(spec): # has it every field that this page reads?
         parts = [*_parts(spec['normalizer']), *_parts(spec['pre_tokenizer'])]
         return all(_part_keys.get(p['type'], 'type') in p for p in parts)
     except (KeyError, TypeError, AttributeError): return False
-
-def _check_merges(spec, source): # the library does not survive merges that its prefix does not fit
-    model = spec.get('model') if isinstance(spec, dict) else None
-    prefix,merges = (model.get(k) for k in ('continuing_subword_prefix','merges')) if isinstance(model, dict) else (None, None)
-    if not prefix or not isinstance(prefix, str) or not isinstance(merges, list): return
-    for i,m in enumerate(merges):
-        second = m.partition(' ')[2] if isinstance(m, str) else m[-1] if isinstance(m, list) and m else ''
-        if isinstance(second, str) and second.startswith(prefix): continue
-        message = f'continuing_subword_prefix is {prefix!r}, which model.merges[{i}] does not have, got {m!r}.'
-        raise TokenizerError(f'{message} Download it again.', source=source)
 
 def _completed(spec, source): # the specification with all of its fields
     _check_merges(spec, source)

@@ -140,7 +140,7 @@ def test_new_tokens_matter_only_to_an_earlier_adapter(project):
     (project/'output.jsonl').write_text(json.dumps({'segments': [{'label': False, 'text': '<s>[ask] a'}, {'label': True, 'text': ' b</s>'}]})+'\n')
     sets = ['--set', 'val_set_size=0', '--set', 'tokens=["[ask]"]', '--set', 'boundary=split', '--json']
     assert json.loads(segtune(project, 'lint', 'config.yml', *sets).stdout)['train']['rules'] == []
-    r = segtune(project, 'lint', 'config.yml', *sets, '--set', 'lora_model_dir=./earlier')
+    r = segtune(project, 'lint', 'config.yml', *sets, '--set', 'lora_model_dir=./earlier', '--set', 'adapter=lora')
     (rule,) = json.loads(r.stdout)['train']['rules']
     assert (r.returncode, rule['id']) == (1, 'new-tokens') and '⟦[ask]⟧' in rule['examples'][0]['message']
 

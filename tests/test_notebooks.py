@@ -15,7 +15,7 @@ not_yet = dict(pictures={
 }, outputs=set(), lines={
     '00_segments.ipynb', '00a_options.ipynb', '02a_fast.ipynb', '03_encoder.ipynb', '04_laws.ipynb', '08_yaml_file.ipynb', '09_axolotl_keys.ipynb',
     '10_config.ipynb', '11_project.ipynb', '12_face.ipynb', '13_demo.ipynb', '14_cli.ipynb', 'axolotl/00_instruct.ipynb', 'axolotl/01_sharegpt.ipynb',
-    'axolotl/02_chat_template.ipynb', 'axolotl/03_plain.ipynb', 'data/00_formats.ipynb', 'data/01_files.ipynb', 'data/02_splits.ipynb',
+    'axolotl/02_chat_template.ipynb', 'axolotl/00_boundary.ipynb', 'axolotl/03_plain.ipynb', 'data/00_formats.ipynb', 'data/05_prepare.ipynb', 'lint/00_rules.ipynb', 'data/01_files.ipynb', 'data/02_splits.ipynb',
     'data/03_sources.ipynb', 'data/07_findings.ipynb', 'data/08_prepared.ipynb', 'data/09_eject.ipynb', 'formats/00_base.ipynb',
     'formats/01_fields.ipynb', 'formats/02_named_templates.ipynb', 'formats/03_sandbox.ipynb', 'formats/04_messages.ipynb',
     'formats/05_templates.ipynb', 'formats/06_chat.ipynb', 'formats/07_plain.ipynb', 'formats/08_tokenized.ipynb', 'formats/09_functions.ipynb',
