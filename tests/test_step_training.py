@@ -105,7 +105,7 @@ def test_noise_on_the_embeddings_takes_the_plain_step(base, tmp_path):
     with pytest.raises(ConfigError, match="pack does not hold with neftune_noise_alpha"): run(base, rows(SHARED), tmp_path / "b", **MORE, neftune_noise_alpha=5, step="pack")
 
 def test_an_unknown_step_is_named(base, tmp_path):
-    with pytest.raises(ConfigError, match="expected auto, share, pack, pad or plain, got 'fast'"): run(base, rows(SHARED), tmp_path, step="fast")
+    with pytest.raises(ConfigError, match=r"step: expected .*share.*got 'fast'"): run(base, rows(SHARED), tmp_path, step="fast")
 
 
 # ---- interruptions

@@ -260,7 +260,7 @@ def test_a_loss_that_is_no_number_stops_the_run(base, prepared, tmp_path):
     with pytest.raises(RunError, match=r"the loss is (nan|inf).*Lower learning_rate \(it is 1e\+30\)"): run(base, prepared, tmp_path, learning_rate=1e30, max_grad_norm=1e30, save_steps=1, lr_scheduler="constant")
 
 @pytest.mark.parametrize("more,said", [(dict(optimizer="adamw_torhc"), "Did you mean 'adamw_torch'"), (dict(lora_target_linear=False), "set lora_target_linear: true"),
-                                       (dict(adapter="qlora"), "Set load_in_4bit: true, or adapter: lora"), (dict(lora_rank=8), "Did you mean 'lora_r'"),
+                                       (dict(adapter="qlora"), "Set load_in_4bit: true, or adapter: lora"), (dict(lora_rank=8), "Did you mean lora_r"),
                                        (dict(early_stopping_patience=2), "Set val_set_size"), (dict(sequence_len=4), "has 5 tokens, and sequence_len is 4")])
 def test_mistakes_are_named(base, prepared, tmp_path, more, said):
     with pytest.raises((ConfigError, DataError)) as e: run(base, prepared, tmp_path / "out", **more)
