@@ -50,6 +50,7 @@ def start(*args, **options):
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),   # a background shell starts its jobs deaf to Ctrl-C
     )
 
 
