@@ -493,7 +493,7 @@ def test_every_schedule_trains(base, prepared, tmp_path, name):
         (dict(optimizer="came_pytorch"), "axolotl's own"),
         (dict(optim_args=dict(a=1)), "takes none"),
         (dict(adapter=None, loraplus_lr_ratio=4), "adapter: lora"),
-        (dict(embedding_lr=0), "above 0"),
+        (dict(embedding_lr=0), "more than 0"),
     ],
 )
 def test_odd_options_are_refused_before_the_first_step(base, prepared, tmp_path, more, said):
