@@ -178,16 +178,24 @@ def _publish(made, final, files):
     except OSError:
         if _is_whole(final, files): return
         if not final.exists(): raise
-        final.rename(made/'incomplete')
-        made.rename(final)
-        shutil.rmtree(final/'incomplete')
+        _set_aside(final, made/'incomplete')
+        _publish(made, final, files)
+        shutil.rmtree(final/'incomplete', ignore_errors=True)
+
+def _set_aside(folder, to):
+    try: folder.rename(to)
+    except FileNotFoundError: pass  # another process has just done it
+
+def _is_stale(folder):
+    try: return time.time()-folder.stat().st_mtime>86400
+    except FileNotFoundError: return False  # another process has just finished it
 
 def _make_once(final, files, fill):
     "Have `fill(folder)` make `files`, and give the result the name `final` in one step"
     if _is_whole(final, files): return final
     final.parent.mkdir(parents=True, exist_ok=True)
     for o in final.parent.glob('.making-*'):
-        if time.time()-o.stat().st_mtime>86400: shutil.rmtree(o, ignore_errors=True)
+        if _is_stale(o): shutil.rmtree(o, ignore_errors=True)
     made = final.parent/f'.making-{uuid.uuid4().hex[:12]}'
     try:
         made.mkdir()

@@ -278,6 +278,11 @@ def test_many_at_once(small):
     assert not errors and len(set(homes)) == 1 and len(homes) == 6
     assert [o.name for o in homes[0].parent.iterdir()] == ["Small"]
 
+def test_a_folder_that_another_process_has_just_finished_stops_nothing(small, tmp_path):
+    assert not packaged._is_stale(tmp_path / "gone")
+    packaged._set_aside(tmp_path / "gone", tmp_path / "aside")
+    assert list(tmp_path.glob("aside")) == []
+
 def test_errors_say_what_to_do(small, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(MissingError, match="pip install gguf"): packaged_path("org/Small", log=None)

@@ -94,8 +94,9 @@ def notebooks(flags=""):
     return not left
 
 def tests():
-    "the tests in tests/"
-    return pytest("tests", *[f"--ignore={o}" for o in APART])
+    "the tests in tests/, on two cores with one thread each"
+    cores = min(2, os.cpu_count() or 1)
+    return pytest("tests", "-n", cores, "--dist", "worksteal", *[f"--ignore={o}" for o in APART], OMP_NUM_THREADS="1")
 
 def style():
     "ruff on the package, the tests and the tools"
