@@ -348,9 +348,9 @@ def generate(config:ConfigPath, set:Overrides=None,
     ids = [i for _,i in prompts]
     answers = [(c.base, c.tuned) for c in compare(model, tok, ids, **how)] if compare_base else [(None, a) for a in run(model, tok, ids, **how)]
     for (name,i),(base,tuned) in zip(prompts, answers):
-        _print(f'--- {name}\n{tok.spell(i).decode(errors="replace")}')
-        if base: _print(f'--- base ({base.ended})\n{base.text.strip() or "(nothing)"}')
-        _print(f'--- tuned ({tuned.ended})\n{tuned.text.strip() or "(nothing)"}\n')
+        _print(f'--- {name}\n{tok.to_bytes(i).decode(errors="replace")}')
+        if base: _print(f'--- base ({base.finish_reason})\n{base.text.strip() or "(nothing)"}')
+        _print(f'--- tuned ({tuned.finish_reason})\n{tuned.text.strip() or "(nothing)"}\n')
 
 # %% ../nbs/14_cli.ipynb #8e2c6a43
 @app.command()

@@ -112,7 +112,7 @@ def _answers(project, cfg, tok, n=3):
         print(f'\n{c.prompt}\n  author: {r[1].text.strip().removesuffix(tok.eos)}')
         for name,a in (('base', c.base), ('tuned', c.tuned)):
             first,*more = a.text.strip().splitlines() or ['']
-            print(f'  {name+":":7} {first}{" […]" if more else ""}' + ('' if a.ended=='eos' else '   (did not stop)'))
+            print(f'  {name+":":7} {first}{" […]" if more else ""}' + ('' if a.finish_reason=='eos' else '   (did not stop)'))
 
 # %% ../nbs/13_demo.ipynb #b2154ec6
 def run_demo(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['boundaries', 'Piece', 'one_label', 'continued_pieces', 'Boundary', 'Split', 'Whole', 'register_boundary',
-           'find_boundary', 'row2pieces', 'EncodedRow', 'EncodedBatch', 'trained_chars', 'Windows', 'take', 'windowed',
-           'encode_pieces', 'Encoder', 'TokenRow', 'format_encoder']
+           'find_boundary', 'row2pieces', 'EncodedRow', 'EncodedBatch', 'trained_chars', 'Windows', 'select_tokens',
+           'split_windows', 'encode_pieces', 'Encoder', 'TokenRow', 'format_encoder']
 
 # %% ../nbs/03_encoder.ipynb #b6e840b1
 from collections.abc import Iterable
@@ -62,7 +62,7 @@ def continued_pieces(
 )->list[Piece]: # In order
     "Pieces of segments that continue one another."
     out = []
-    for s,ends in zip(segments, _special_ends(tok, segments) if tok.invents_space else repeat(None)):
+    for s,ends in zip(segments, _special_ends(tok, segments) if tok.adds_prefix_space else repeat(None)):
         forms,fresh = ([(s.text, True)], False) if ends is None else _forms(s.text, ends, fresh or bool(s.fresh))
         for text,prefix in forms:
             out.append(Piece(text, s.label, s.special, prefix, start))
@@ -219,7 +219,7 @@ class Windows(NamedTuple):
     tail:int=0 # Tokens at the row's end that every window ends with, besides
 
 # %% ../nbs/03_encoder.ipynb #4534c5d0
-def take(
+def select_tokens(
     batch:EncodedBatch,
     keep:np.ndarray, # One bool per token
 )->EncodedBatch:
@@ -236,7 +236,7 @@ def _window_places(start, end, w): # the token positions of each window of one r
     head,tail = range(start, start+w.head),range(end-w.tail, end)
     return [[*head, *body[b:b+w.size], *tail] for b in begins]
 
-def windowed(
+def split_windows(
     batch:EncodedBatch,
     w:Windows, # Size and overlap in tokens; tokens that every window begins and ends with
 )->EncodedBatch: # At least one row for each input row
@@ -259,10 +259,10 @@ def _encode_texts(tok, prefix, special, texts, spans): # (flat ids, tokens of ea
         n = np.fromiter(map(len, found), np.int64, len(found))
         offsets = np.array(list(chain.from_iterable(o.offsets for o in found)), np.int64).reshape(-1, 2)
         return np.fromiter(chain.from_iterable(o.ids for o in found), np.int32, n.sum()), n, offsets
-    prefix = prefix and tok.invents_space
+    prefix = prefix and tok.adds_prefix_space
     known = _flat_encoders.setdefault(tok, {})
     if (prefix,special) not in known:
-        spelled = None if tok.rewrites else lambda: tok.spellings
+        spelled = None if tok.is_lossy else lambda: tok.token_bytes
         known[prefix,special] = FlatEncoder(tok.variant(prefix, special), spelled, prefix)
     encode = known[prefix,special]
     ids,n = encode(texts)
@@ -374,8 +374,8 @@ def encode(self:Encoder,
     labels = np.where(trained, ids, np.int32(-100))
     batch = EncodedBatch(ids, labels, starts, where, rows, marks=marks, pieces=per_row)
     keep = self.cutter.kept(pieces, n, self.cut) if pieces and self.cut is not None else None
-    if keep is not None: batch = take(batch, keep)
-    return batch if self.windows is None else windowed(batch, self.windows)
+    if keep is not None: batch = select_tokens(batch, keep)
+    return batch if self.windows is None else split_windows(batch, self.windows)
 
 @patch
 def encode_row(self:Encoder,

@@ -64,7 +64,7 @@ def text_law(
     own = Encoder(encoder.tok, 'whole').encode(batch.rows)
     out = []
     for i in range(len(batch.rows)):
-        got,want = encoder.tok.spell(batch.row(i).ids),encoder.tok.spell(own.row(i).ids)
+        got,want = encoder.tok.to_bytes(batch.row(i).ids),encoder.tok.to_bytes(own.row(i).ids)
         if got==want: continue
         a,b = _first_difference(got, want)
         message = f'the tokens spell {a!r} where the text has {b!r} ({len(got)-len(want):+d} bytes in the row).'
@@ -104,7 +104,7 @@ def _first_break(want, ids): # the first place at which a prompt's ids are not t
     return int(differ[0]) if len(differ) else None if n==len(want) else n
 
 def _tell_prompt(encoder, i, row, at, served, trained): # three ids from where they part
-    def text(ids): return visible(encoder.tok.spell(ids).decode(errors='replace'))
+    def text(ids): return visible(encoder.tok.to_bytes(ids).decode(errors='replace'))
     message = f'a server would send {text(served)!r} where the row trains on {text(trained)!r}.'
     fix = 'Put the space at the start of the trained segment.' if encoder.boundary=='split' else 'Set boundary: split.'
     return Finding('prompt', 'warning', i, row.segment_at(at), message, fix)
@@ -129,7 +129,7 @@ def _apart(tok, inside, lefts, rights): # is a text always cut between such a le
     if any(re.search(inside, t['content'].replace('▁', ' ')) for t in spec['added_tokens']): return False
     if all(x[1]+y[1]==z[1] for x,y,z in both): return True
     if not spec['model'].get('byte_fallback') or spec['pre_tokenizer']: return False # unknown characters may join
-    return not re.search(inside, '▁'.join(o.decode(errors='replace') for o in tok.spellings))
+    return not re.search(inside, '▁'.join(o.decode(errors='replace') for o in tok.token_bytes))
 
 def _ready(tok): # (pattern of safe cuts, added tokens, those after which a text surely begins anew), made once
     if not hasattr(tok, '_safe'):
@@ -154,7 +154,7 @@ def safe_cuts(
     "Places at which this text may be cut and its tokens stay as they are."
     pattern,added,_ = _ready(tok)
     found = [m.start() for m in pattern.finditer(text, start, len(text) if end is None else end)]
-    return found if tok.reprefixes=='none' else [o for o in found if not text.endswith(added, 0, o)]
+    return found if tok.prefix_after_special=='none' else [o for o in found if not text.endswith(added, 0, o)]
 
 def is_safe_cut(
     tok, # A `FastTokenizer`
@@ -163,7 +163,7 @@ def is_safe_cut(
 )->bool:
     "Is this one of them?"
     pattern,added,_ = _ready(tok)
-    return bool(pattern.match(text, at)) and not (tok.reprefixes!='none' and text.endswith(added, 0, at))
+    return bool(pattern.match(text, at)) and not (tok.prefix_after_special!='none' and text.endswith(added, 0, at))
 
 def begins_anew(
     tok, # A `FastTokenizer`

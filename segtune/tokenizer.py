@@ -81,7 +81,7 @@ def _parts(part): # every normalizer or pre-tokenizer in a nest of sequences
     if part['type']!='Sequence': return [part]
     return [o for p in part.get('normalizers', part.get('pretokenizers')) for o in _parts(p)]
 
-def _reprefixes(spec): # which special tokens bring the space back: 'none', 'raw' (those not normalized) or 'all'
+def _prefix_after_special(spec): # which special tokens bring the space back: 'none', 'raw' (those not normalized) or 'all'
     if any(p['type']=='Prepend' for p in _parts(spec['normalizer'])): return 'raw'
     pre = _parts(spec['pre_tokenizer'])
     always = any(p['type']=='ByteLevel' and p['add_prefix_space'] for p in pre)
@@ -180,8 +180,8 @@ class FastTokenizer:
         self.spec,self.notes = _settings_off(spec)
         self.names,self.chat_template,self.source = dict(names or {}),chat_template,source
         self.adds_bos,self._variants = _adds_bos(spec, self.names, adds_bos),{}
-        self.invents_space = any(_unprefixed(self.spec[k])!=self.spec[k] for k in ('normalizer','pre_tokenizer'))
-        self.reprefixes = _reprefixes(self.spec)
+        self.adds_prefix_space = any(_unprefixed(self.spec[k])!=self.spec[k] for k in ('normalizer','pre_tokenizer'))
+        self.prefix_after_special = _prefix_after_special(self.spec)
 
     bos = property(lambda self: self.names.get('bos_token'), doc='Text of the token that begins a sequence, or None.')
     eos = property(lambda self: self.names.get('eos_token'), doc='Text of the token that ends a sequence, or None.')
@@ -200,7 +200,7 @@ def variant(self:FastTokenizer,
 ): # A `tokenizers.Tokenizer`
     "The tokenizer in one of its four forms."
     from tokenizers import Tokenizer
-    prefix = prefix or not self.invents_space
+    prefix = prefix or not self.adds_prefix_space
     if (prefix,special) not in self._variants:
         spec = self.spec if special else {**self.spec, 'added_tokens':[]}
         if not prefix: spec = {**spec, **{k:_unprefixed(spec[k]) for k in ('normalizer','pre_tokenizer')}}
@@ -224,19 +224,19 @@ def decode_each(self:FastTokenizer, ids:Iterable[int])->list[str]:
     return self.backend.decode_batch([[int(i)] for i in ids], skip_special_tokens=False)
 
 @patch(as_prop=True)
-def spellings(self:FastTokenizer)->list[bytes]:
+def token_bytes(self:FastTokenizer)->list[bytes]:
     "The bytes of every id of the vocabulary."
-    if not hasattr(self, '_spellings'):
+    if not hasattr(self, '_token_bytes'):
         spell,vocab = _speller(self.spec),self.backend.get_vocab(with_added_tokens=True)
         names = {i:t for t,i in vocab.items()}
         added = {i:t.content.encode() for i,t in self.backend.get_added_tokens_decoder().items()}
-        self._spellings = [added[i] if i in added else spell(names.get(i, '')) for i in range(1+max(vocab.values()))]
-    return self._spellings
+        self._token_bytes = [added[i] if i in added else spell(names.get(i, '')) for i in range(1+max(vocab.values()))]
+    return self._token_bytes
 
 @patch
-def spell(self:FastTokenizer, ids:Iterable[int])->bytes:
+def to_bytes(self:FastTokenizer, ids:Iterable[int])->bytes:
     "The exact bytes that `ids` spell, an invented space included."
-    table = self.spellings
+    table = self.token_bytes
     return b''.join(table[i] for i in ids)
 
 # %% ../nbs/02_tokenizer.ipynb #7e2ab001
@@ -249,7 +249,7 @@ def special_ids(
 # %% ../nbs/02_tokenizer.ipynb #3926b0fe
 def _cutter(tok): # a tokenizer that gives each stretch between special tokens the id 0
     from tokenizers import Tokenizer, models
-    added = [t for t in tok.backend.get_added_tokens_decoder().values() if tok.reprefixes=='all' or not t.normalized]
+    added = [t for t in tok.backend.get_added_tokens_decoder().values() if tok.prefix_after_special=='all' or not t.normalized]
     cut = Tokenizer(models.WordLevel({'text':0}, unk_token='text'))
     cut.add_tokens(added)
     return cut, re.compile('|'.join(re.escape(t.content) for t in added) or r'(?!)')
@@ -259,7 +259,7 @@ def cut_special(self:FastTokenizer,
     text:str, # Any text
 )->list[tuple[int,int]]: # `(start, end)` in characters, end excluded
     "The special tokens after which the invented space comes back."
-    if self.reprefixes=='none': return []
+    if self.prefix_after_special=='none': return []
     if not hasattr(self, '_cut'): self._cut = _cutter(self)
     cut,maybe = self._cut
     if not maybe.search(text): return []
@@ -271,7 +271,7 @@ def _harmless(p):
     return p['type']=='Prepend' or p['type']=='Replace' and p['pattern']=={'String':' '} and p['content']=='▁'
 
 @patch(as_prop=True)
-def rewrites(self:FastTokenizer)->bool:
+def is_lossy(self:FastTokenizer)->bool:
     "May its tokens spell something else than the text?"
     spec,vocab = self.spec,self.spec['model'].get('vocab', {})
     if spec['model']['type']!='BPE' or not all(map(_harmless, _parts(spec['normalizer']))): return True

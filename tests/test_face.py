@@ -137,7 +137,7 @@ def test_the_lines_of_the_readme_work():
     names = {}
     exec(lines, names)
     row, tok = names["data"][17].row, names["data"].tokenizer
-    assert tok.spell(i for i in row.labels if i != -100).decode() == " Paris" + tok.names["eos_token"]
+    assert tok.to_bytes(i for i in row.labels if i != -100).decode() == " Paris" + tok.names["eos_token"]
     assert names["run"].result.steps == 20 and names["p"].values
 
 def test_the_readme_counts_the_lint_rules_rightly():

@@ -52,10 +52,10 @@ def test_one_wrong_token_in_ten_thousand_pieces_is_caught(name, at):
                     if t == f"piece {at}": ids[np.cumsum(n)[i] - 1] += 1; wrong.append(t)
             return ids, n
         return encode
-    encode = FlatEncoder(backend, tok.spellings, prefix=tok.invents_space, start=0, load=load)
+    encode = FlatEncoder(backend, tok.token_bytes, prefix=tok.adds_prefix_space, start=0, load=load)
     with pytest.raises(TokenizerError, match=rf"disagree about 'piece·{at}'"): encode([f"piece {i}" for i in range(10_000)])
     assert wrong
-    later = FlatEncoder(backend, tok.spellings, prefix=tok.invents_space, start=0, load=load)
+    later = FlatEncoder(backend, tok.token_bytes, prefix=tok.adds_prefix_space, start=0, load=load)
     assert np.array_equal(later([f"piece {at}"])[0], encode_flat(backend, [f"piece {at}"])[0]), "a library that erred was asked again"
     assert later.note.startswith("fastokens gives other tokens")
 
@@ -66,7 +66,7 @@ def test_another_segmentation_with_the_same_spelling_is_caught_by_the_sample():
             if "hello" not in batch: return encode_flat(backend, batch)
             return encode_flat(backend, list("".join(batch)))[0], np.array([len(t) for t in batch])
         return encode
-    with pytest.raises(TokenizerError, match="disagree about 'hello'"): FlatEncoder(tok.backend, tok.spellings, start=0, load=load)(["hello"])
+    with pytest.raises(TokenizerError, match="disagree about 'hello'"): FlatEncoder(tok.backend, tok.token_bytes, start=0, load=load)(["hello"])
 
 def test_a_small_dataset_never_loads_it(monkeypatch):
     encode = FlatEncoder(make_tokenizer("gpt2").backend, load=lambda backend: pytest.fail("loaded"))

@@ -27,7 +27,7 @@ def trained(fmt, tok, row):
     for i, label in zip(batch.ids.tolist(), batch.labels.tolist()):
         if label != -100: runs[-1:] = [*runs[-1:], [i]] if not on else [[*runs[-1], i]]
         on = label != -100
-    return [tok.spell(r).decode(errors="replace") for r in runs]
+    return [tok.to_bytes(r).decode(errors="replace") for r in runs]
 
 
 # ---- chat: right to the character
@@ -162,7 +162,7 @@ def test_literal_keeps_it_text():
     fmt = find_format("alpaca", tok, boundary="split", special_in_data="literal")
     batch = format_encoder(fmt, tok).encode([fmt(QUOTE)], spans=True)
     assert batch.ids.tolist().count(2) == 1 and batch.ids[-1] == 2
-    assert tok.spell(batch.ids).decode().count("</s>") == 3
+    assert tok.to_bytes(batch.ids).decode().count("</s>") == 3
     plain = [(s.text, s.special) for s in fmt(QUOTE) if not s.special]
     assert plain == [("</s>", False)] * 2
 

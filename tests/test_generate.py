@@ -65,7 +65,7 @@ def test_a_rows_prompt_is_its_beginning(boundary):
                 [Segment("", True), Segment("  x", False), Segment("y</s>", True)]):
         ids = row_prompt(enc, row)
         assert ids and ids == enc.encode_row(row).ids.tolist()[:len(ids)]
-        if boundary == "split": assert tok.spell(ids).decode().endswith("".join(s.text for s in row[:2]).removeprefix("<s>"))
+        if boundary == "split": assert tok.to_bytes(ids).decode().endswith("".join(s.text for s in row[:2]).removeprefix("<s>"))
 
 def test_a_token_over_the_edge_is_named():
     from segtune.training.generate import row_prompt
@@ -81,14 +81,14 @@ def test_there_must_be_a_prompt(encoder):
 def test_a_typed_prompt_is_encoded_as_written():
     from segtune.training.generate import text_prompt
     tok = load_tokenizer(bundled("mistral-v0.1"))
-    assert text_prompt(tok, "<s>Hello\nhi") == [1, 22557, 13, 5365] and tok.spell(text_prompt(tok, "a  b\n")) == b" a  b\n"
+    assert text_prompt(tok, "<s>Hello\nhi") == [1, 22557, 13, 5365] and tok.to_bytes(text_prompt(tok, "a  b\n")) == b" a  b\n"
 
 
 # ---- answers
 
 def test_what_was_trained_is_answered(loaded, prompts):
     found = answers(loaded, prompts)
-    assert [(a.text, a.ended) for a in found] == [(f" {a}.", "eos") for a in PAIRS.values()]
+    assert [(a.text, a.finish_reason) for a in found] == [(f" {a}.", "eos") for a in PAIRS.values()]
     assert all(a.raw == a.text + loaded[1].eos for a in found)
 
 @pytest.mark.parametrize("how", [{}, dict(stop=["ol", "tr"]), dict(max_new_tokens=3)], ids=str)
@@ -99,10 +99,10 @@ def test_together_or_one_by_one(loaded, prompts, how):
 
 def test_a_stop_string_ends_an_answer(loaded, prompts):
     found = answers(loaded, prompts, stop=["ol", "tr"])
-    assert [(a.text, a.ended) for a in found] == [(" A c", "stop"), (" A ", "stop"), (" A number.", "eos"), (" A month.", "eos")]
+    assert [(a.text, a.finish_reason) for a in found] == [(" A c", "stop"), (" A ", "stop"), (" A number.", "eos"), (" A month.", "eos")]
     assert "ol" in found[0].raw and not found[0].raw.endswith(loaded[1].eos)
 
-def test_length_is_said(loaded, prompts): assert {a.ended for a in answers(loaded, prompts, max_new_tokens=2)} == {"length"}
+def test_length_is_said(loaded, prompts): assert {a.finish_reason for a in answers(loaded, prompts, max_new_tokens=2)} == {"length"}
 
 def test_chance_is_seeded(loaded, prompts):
     hot = dict(temperature=3.0, top_p=.99)
@@ -111,7 +111,7 @@ def test_chance_is_seeded(loaded, prompts):
 def test_settings_of_the_base_model_do_not_leak_in(loaded, prompts):
     conf = loaded[0].get_base_model().generation_config
     conf.repetition_penalty = 5.0
-    try: assert [a.ended for a in answers(loaded, prompts)] == ["eos"] * 4
+    try: assert [a.finish_reason for a in answers(loaded, prompts)] == ["eos"] * 4
     finally: conf.repetition_penalty = None
     assert loaded[0].get_base_model().generation_config is conf
 
@@ -163,7 +163,7 @@ def test_a_merged_model_is_an_ordinary_one(adapter, loaded, prompts, tmp_path):
     from segtune.training.generate import merge
     out = merge(adapter, tmp_path / "merged")
     model, tok = AutoModelForCausalLM.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
-    text = loaded[1].spell(prompts[0]).decode()
+    text = loaded[1].to_bytes(prompts[0]).decode()
     assert tok(text, add_special_tokens=False)["input_ids"] == prompts[0]
     ids = torch.tensor([prompts[0]])
     assert torch.allclose(model(ids).logits, loaded[0](ids).logits, atol=1e-4)

@@ -35,7 +35,7 @@ def test_split(name, rows):
     batch = encoder.encode(rows, spans=True)
     assert label_law(encoder, batch) == []
     broken = {o.row for o in text_law(encoder, batch)}
-    assert not broken or encoder.tok.rewrites
+    assert not broken or encoder.tok.is_lossy
     if broken: assert broken <= {o.row for o in Linter(encoder, n_examples=99).add(batch).findings if o.rule in ('added-text', 'fake-special')}
     prompts = Encoder(encoder.tok, 'whole').encode([list(takewhile(lambda s: not s.label, merge_segments(r))) for r in rows])
     for i in range(len(rows)):
@@ -106,7 +106,7 @@ def test_cutting_without_changing_labels_changes_nothing(name, text, cuts):
 
 @pytest.mark.parametrize('name', ['mistral', 'gpt2', 'mistral-chatml', 'byte-level', 'byte-level-prefix',
                                   'metaspace-always', 'metaspace-first', 'metaspace-never'])
-def test_known_to_keep_text(name): assert not make_tokenizer(name).rewrites
+def test_known_to_keep_text(name): assert not make_tokenizer(name).is_lossy
 
 
 @pytest.mark.parametrize('name', ['byte-level-nfc', 'byte-level-strip', 'unigram', 'unigram-nfc', 'wordpiece'])
@@ -219,4 +219,4 @@ def test_safe_cuts_change_no_token(name, parts):
     tok, text = variation(name), ''.join(parts)
     whole = tok.variant(prefix=False).encode(text).ids
     at = [0, *safe_cuts(tok, text), len(text)]
-    if tok.reprefixes == 'none': assert [i for a, b in pairwise(at) for i in tok.variant(prefix=False).encode(text[a:b]).ids] == whole
+    if tok.prefix_after_special == 'none': assert [i for a, b in pairwise(at) for i in tok.variant(prefix=False).encode(text[a:b]).ids] == whole

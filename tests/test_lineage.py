@@ -30,7 +30,7 @@ def sources_of(tok, **files):
 
 def spells(tok, token, origin):
     "Do the characters at a place hold what the token stands for? An inserted space stands for none of them."
-    spelled, text = tok.spell([token]), origin.text.encode()
+    spelled, text = tok.to_bytes([token]), origin.text.encode()
     return spelled in (text, b' '+text) or spelled.lstrip(b' ') in text or not text
 
 

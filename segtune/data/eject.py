@@ -18,10 +18,10 @@ from ..tokenizer import as_tokenizer
 
 # %% ../../nbs/data/09_eject.ipynb #b777faf9
 def _restarts(tok): # ids of the special tokens after which the invented space comes back
-    if tok.reprefixes=='none': return frozenset()
+    if tok.prefix_after_special=='none': return frozenset()
     added = tok.backend.get_added_tokens_decoder()
     return frozenset(i for i,t in added.items()
-                     if tok.reprefixes=='all' or not t.normalized)
+                     if tok.prefix_after_special=='all' or not t.normalized)
 
 class _Run(NamedTuple):
     label:bool
@@ -31,12 +31,12 @@ class _Run(NamedTuple):
 
 # runs of tokens that are alike in label and in whether special tokens are read
 def _runs(tok, ids, labels, marks, fresh, strict):
-    table,restarts,added = tok.spellings,_restarts(tok),set(tok.backend.get_added_tokens_decoder())
-    out,invented = [],tok.invents_space
+    table,restarts,added = tok.token_bytes,_restarts(tok),set(tok.backend.get_added_tokens_decoder())
+    out,invented = [],tok.adds_prefix_space
     for i,l,m in zip(ids.tolist(), labels.tolist(), marks.tolist()):
         begins,special = bool(m&1) and fresh and bool(out),not m&2
         spelled = table[i]
-        if (invented or begins and tok.invents_space) and i not in added:
+        if (invented or begins and tok.adds_prefix_space) and i not in added:
             if strict and not spelled.startswith(b' '): return None
             spelled = spelled.removeprefix(b' ')
         if not out or begins or out[-1][:2]!=(l!=-100, special): out.append(_Run(l!=-100, special, begins, []))

@@ -64,7 +64,7 @@ def grep(
     first,wanted = 0,text.encode()
     for b in read_batches(path):
         for i,(s,e) in enumerate(zip(b.starts, b.starts[1:])):
-            if wanted in tok.spell(b.ids[s:e]): yield first+i
+            if wanted in tok.to_bytes(b.ids[s:e]): yield first+i
         first += len(b.rows)
 
 # %% ../../nbs/data/06_lineage.ipynb #3019d668

@@ -57,11 +57,11 @@ def _text_of(data): # the text of bytes, and for each byte the character it belo
     return ''.join('\ufffd' if '\udc80'<=c<='\udcff' else c for c in text), [0, *accumulate(sizes)]
 
 def spell_tokens(
-    spellings:list[bytes], # What each token spells
+    token_bytes:list[bytes], # What each token spells
 )->tuple[str,list[tuple[int,int]]]: # The text, and `(start, end)` in characters of each token, end excluded
     "The text that tokens spell together."
-    text,begins = _text_of(b''.join(spellings))
-    edges = [0, *accumulate(map(len, spellings))]
+    text,begins = _text_of(b''.join(token_bytes))
+    edges = [0, *accumulate(map(len, token_bytes))]
     def char(b): return bisect_right(begins, b)-1 # the character that byte b belongs to
     return text, [(char(a), char(b-1)+1 if b>a else char(a)) for a,b in zip(edges, edges[1:])]
 
@@ -73,7 +73,7 @@ def token_row(
 )->TokenRow:
     "A row of tokens with the segments that they spell."
     tok = setting.tokenizer
-    table = tok.spellings if tok is not None else None
+    table = tok.token_bytes if tok is not None else None
     ids,labels = read_tokens(row, at, table and len(table))
     text,spans = spell_tokens([table[i] if table else f' {i}'.encode() for i in ids])
     out,done = [],0

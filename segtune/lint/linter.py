@@ -37,7 +37,7 @@ def row_hashes(
     return each(ends), each(np.minimum(first, ends))
 
 def _folded(facts): # int64, one per row: of its text without whitespace, in one case
-    def text(i): return facts.texts[i] or facts.encoder.tok.spell(facts.batch.row(i).ids).decode(errors='replace')
+    def text(i): return facts.texts[i] or facts.encoder.tok.to_bytes(facts.batch.row(i).ids).decode(errors='replace')
     def fold(i): return ''.join(text(i).casefold().split()).encode(errors='replace')
     return np.fromiter((_hash(fold(i)) if alive else 0 for i,alive in enumerate(facts.alive)), np.int64, len(facts.n))
 

@@ -251,7 +251,7 @@ def _turn_without_eos(f):
     last = last[(said<f.starts[f.row_of[last]]) | f.trained[said] & ~np.isin(f.ids[said], ends)]
     def new_turn(t):
         if f.context.id_tables.special[f.ids[t+1]]: return f.ids[t+1]!=eos
-        return tok.spell(f.ids[t+1:t+4]).lstrip(b' ')[:1] in (b'\n', b'\r')
+        return tok.to_bytes(f.ids[t+1:t+4]).lstrip(b' ')[:1] in (b'\n', b'\r')
     at = np.array([t for t in last.tolist() if new_turn(t)], np.int64)
     return f.explain_tokens(at, f'this answer does not end in {tok.eos!r}')
 
@@ -291,7 +291,7 @@ def _can_drop(tok): # may it leave characters out?
     model = tok.spec['model']
     fallback = model.get('byte_fallback') and '<0x00>' in model.get('vocab', {})
     known = unknown_token(tok)
-    return tok.rewrites and not fallback and not (known and tok.backend.token_to_id(known) is not None)
+    return tok.is_lossy and not fallback and not (known and tok.backend.token_to_id(known) is not None)
 
 @patch
 def drops(self:LintBatch,
@@ -302,7 +302,7 @@ def drops(self:LintBatch,
     if c not in known:
         t = self.encoder.tok.variant(prefix=False)
         left = t.normalizer.normalize_str(c) if t.normalizer else c
-        known[c] = bool(left.strip()) and self.encoder.tok.spell(t.encode(c).ids).decode(errors='replace').strip()==''
+        known[c] = bool(left.strip()) and self.encoder.tok.to_bytes(t.encode(c).ids).decode(errors='replace').strip()==''
     return known[c]
 
 @rule('dropped-text', 'error', 'The model is trained on a text with holes.',
@@ -339,7 +339,7 @@ def _user_trained(f):
     begins = [i for t,i in control_tokens(f.encoder.tok).items() if _begins.search(t)]
     if not begins: return [], None
     at = np.flatnonzero(np.isin(f.ids, begins) & f.trained & (f.n_trained<f.n)[f.row_of])
-    said = [f.encoder.tok.spell(f.ids[t+1:min(t+3, f.starts[f.row_of[t]+1])]).strip() for t in at]
+    said = [f.encoder.tok.to_bytes(f.ids[t+1:min(t+3, f.starts[f.row_of[t]+1])]).strip() for t in at]
     places = [t for t,o in zip(at.tolist(), said) if o.startswith((b'user',b'human'))]
     return f.explain_tokens(np.array(places, np.int64), 'a turn of the user is trained')
 

@@ -27,9 +27,9 @@ class IdTables:
     def __init__(self,
         tok, # A `FastTokenizer`
     ):
-        self.special = np.isin(np.arange(len(tok.spellings)), list(special_ids(tok))) # a control token?
-        self.blank = np.array([not o.strip() for o in tok.spellings]) # nothing but whitespace?
-        self.ends_line = np.array([o.endswith(b'\n') for o in tok.spellings])
+        self.special = np.isin(np.arange(len(tok.token_bytes)), list(special_ids(tok))) # a control token?
+        self.blank = np.array([not o.strip() for o in tok.token_bytes]) # nothing but whitespace?
+        self.ends_line = np.array([o.endswith(b'\n') for o in tok.token_bytes])
 
 # %% ../../nbs/lint/00_rules.ipynb #eb5b9a97
 @dataclass
@@ -47,7 +47,7 @@ class LintContext:
         if self.adds_bos is None: self.adds_bos = self.encoder.tok.adds_bos
         added = self.encoder.tok.backend.get_added_tokens_decoder().values()
         self.cuts = tuple(t.content for t in added)
-        self.raw = tuple(t.content for t in added if self.encoder.tok.reprefixes=='all' or not t.normalized)
+        self.raw = tuple(t.content for t in added if self.encoder.tok.prefix_after_special=='all' or not t.normalized)
         self.id_tables = IdTables(self.encoder.tok)
 
     def id_of(self,
@@ -71,7 +71,7 @@ def lint_context(
     out = dict(masks_pad=True) if asked and asked==tok.eos else {}
     if known is None: return out
     trained = not adapter or any('embed' in o for o in lora_modules_to_save or ())
-    return dict(**out, base_vocab=len(known.spellings), trains_embeddings=trained)
+    return dict(**out, base_vocab=len(known.token_bytes), trains_embeddings=trained)
 
 # %% ../../nbs/lint/00_rules.ipynb #2567fe19
 class LintBatch:
@@ -299,16 +299,16 @@ def _edge_space(f):
 # %% ../../nbs/lint/00_rules.ipynb #80bc2b52
 def _invents(f, e): # does encoding the right side apart put a space here that the whole text has not?
     tok,text = f.encoder.tok,f.texts[e.row]
-    if not e.cut or not tok.invents_space or f.encoder.boundary=='whole': return False
+    if not e.cut or not tok.adds_prefix_space or f.encoder.boundary=='whole': return False
     if _tie(e.right) in ('count','touch') if f.encoder.boundary=='axolotl' else not e.right.fresh: return False
     if e.right.special and text.startswith(f.context.raw, e.at): return False
-    if tok.reprefixes!='none' and e.left.special and text.endswith(f.context.raw, 0, e.at): return False
+    if tok.prefix_after_special!='none' and e.left.special and text.endswith(f.context.raw, 0, e.at): return False
     has_one = text[e.at]==' ' or text[e.at]=='▁' and 'Metaspace' in str(tok.spec['pre_tokenizer'])
-    return tok.reprefixes=='raw' or not has_one
+    return tok.prefix_after_special=='raw' or not has_one
 
 def _invented(f):
     at = {}
-    for e in f.edges if f.encoder.tok.invents_space else ():
+    for e in f.edges if f.encoder.tok.adds_prefix_space else ():
         if _invents(f, e): at.setdefault(e.row, []).append(e)
     def explain(i):
         words = [f'{visible(e.right.text[:12])!r} (segments[{e.segment}])' for e in at[i][:3]]
@@ -333,7 +333,7 @@ def cut_effect(
     tok, # A `FastTokenizer`
 )->str: # `none`, `unicode` (only before a character beyond ASCII) or `any`
     "Where cutting a text may change what its tokens spell."
-    if not tok.rewrites: return 'none'
+    if not tok.is_lossy: return 'none'
     spec,forms = tok.spec,normalizer_kinds(tok)
     bytewise = 'ByteLevel' in {p['type'] for p in _steps(spec['pre_tokenizer'])}
     plain = bytewise and spec['model']['type']=='BPE' and not spec['model'].get('unk_token')
@@ -372,12 +372,12 @@ def _label(f):
 # %% ../../nbs/lint/00_rules.ipynb #8ada3e42
 def _fresh_starts(f, edges): # characters at which a row's text is begun anew, with the tokenizer's space
     tok,split = f.encoder.tok,f.encoder.boundary=='split'
-    return {e.at for e in edges if e.cut and (not split or e.right.fresh)} if tok.invents_space else set()
+    return {e.at for e in edges if e.cut and (not split or e.right.fresh)} if tok.adds_prefix_space else set()
 
 def _harmless(f, e, fresh): # does a server's text have a cut here too?
     tok,text = f.encoder.tok,f.texts[e.row]
     if e.left.special and e.right.special and begins_anew(tok, text, e.at):
-        if e.at not in fresh or tok.reprefixes!='none': return True
+        if e.at not in fresh or tok.prefix_after_special!='none': return True
     return e.at not in fresh and is_safe_cut(tok, text, e.at)
 
 def _walls(f, text, places, fresh): # the safe cuts next to some places, with the text's ends
@@ -464,7 +464,7 @@ _at_the_start = 'Put whitespace at the start of a segment rather than at the end
 def _prompt(f):
     rows = {i:list(g) for i,g in groupby(f.edges, lambda e: e.row)}
     found = dict(zip(rows, _first_broken(f, [_checks(f, edges) for edges in rows.values()])))
-    sure = not f.encoder.tok.rewrites and f.encoder.tok.reprefixes!='all' # of other tokenizers' breaks nothing is
+    sure = not f.encoder.tok.is_lossy and f.encoder.tok.prefix_after_special!='all' # of other tokenizers' breaks nothing is
     unsure = [i for i,breaks in found.items() if breaks is None or breaks and not sure]
     asked = {unsure[o.row] for o in prompt_law(f.encoder, f.reencode(unsure))} if unsure else set()
     def explain(i):

@@ -38,11 +38,11 @@ def piece_table(
 )->tuple[np.ndarray,np.ndarray,list[str]]: # id -> number; number -> id; number -> piece
     "Number the ids that occur, the commonest first."
     ids = np.concatenate([np.zeros(0, np.int64), *(np.asarray(r.ids, np.int64) for r in rows)])
-    n = np.bincount(ids, minlength=len(tok.spellings))
+    n = np.bincount(ids, minlength=len(tok.token_bytes))
     ids = np.argsort(-n, kind='stable')[:int((n>0).sum())]
     number = np.zeros(len(n), np.int64)
     number[ids] = np.arange(len(ids))
-    return number, ids, [tok.spellings[i].decode('utf-8', 'surrogateescape') for i in ids]
+    return number, ids, [tok.token_bytes[i].decode('utf-8', 'surrogateescape') for i in ids]
 
 # %% ../../nbs/look/04_report.ipynb #2cca8efe
 def label_runs(
@@ -63,8 +63,8 @@ def _starts(row): # token and segment of every segment that has tokens
 class TokenFacts:
     "Finds added spaces and crossed label changes in whole rows."
     def __init__(self, tok):
-        texts = [s.decode('utf-8', 'surrogateescape') for s in tok.spellings]
-        whole = [s.isascii() or '\ufffd' not in s.decode(errors='replace') for s in tok.spellings]
+        texts = [s.decode('utf-8', 'surrogateescape') for s in tok.token_bytes]
+        whole = [s.isascii() or '\ufffd' not in s.decode(errors='replace') for s in tok.token_bytes]
         self.spaced = np.array([t[:1]==' ' for t in texts])
         self.n_chars = np.array([len(t) if w else -9 for t,w in zip(texts, whole)]) # unknown for a piece of a character
 

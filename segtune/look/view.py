@@ -57,13 +57,13 @@ def segment_numbers(
 
 # %% ../../nbs/look/00_view.ipynb #0ecefecf
 def char_pieces(
-    spellings:list[bytes], # The bytes of each token, as `FastTokenizer.spellings` has them
+    token_bytes:list[bytes], # The bytes of each token, as `FastTokenizer.token_bytes` has them
 )->list[list[tuple[str,int]]]: # For each token its `(character, piece)`; piece 0 is the whole character
     "The characters that each token holds, whole or in part."
-    out = [[] for _ in spellings]
-    owner = [i for i,s in enumerate(spellings) for _ in s] # the token of each byte
+    out = [[] for _ in token_bytes]
+    owner = [i for i,s in enumerate(token_bytes) for _ in s] # the token of each byte
     pos = 0
-    for c in b''.join(spellings).decode('utf-8', 'surrogateescape'):
+    for c in b''.join(token_bytes).decode('utf-8', 'surrogateescape'):
         n = len(c.encode('utf-8', 'surrogateescape'))
         holders = list(dict.fromkeys(owner[pos:pos+n]))
         for k,i in enumerate(holders, 1): out[i].append((c, k if len(holders)>1 else 0))
@@ -113,7 +113,7 @@ def view_tokens(
 )->list[ViewedToken]: # Length T
     "Every token of a row, ready to be shown."
     ids,spans,segments = [int(i) for i in row.ids],getattr(row, 'spans', None),getattr(row, 'segments', None) or []
-    chars,where = char_pieces([tok.spellings[i] for i in ids]),segment_numbers(row)
+    chars,where = char_pieces([tok.token_bytes[i] for i in ids]),segment_numbers(row)
     text,edges,special = ''.join(s.text for s in segments),label_edges(segments),special_ids(tok)
     out = []
     for n,(i,label) in enumerate(zip(ids, row.labels)):
@@ -329,7 +329,7 @@ def view(
 # %% ../../nbs/look/00_view.ipynb #b479230f
 def _spelled(tok, row, only): # the text of the tokens that are trained, masked, or all
     keep = dict(all=lambda l: True, trained=lambda l: l!=-100, masked=lambda l: l==-100)[only]
-    return tok.spell(i for i,l in zip(row.ids, row.labels) if keep(l)).decode(errors='replace')
+    return tok.to_bytes(i for i,l in zip(row.ids, row.labels) if keep(l)).decode(errors='replace')
 
 @patch
 def find(self:RowsView,

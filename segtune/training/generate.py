@@ -35,7 +35,7 @@ def row_prompt(
     whole,prompt = (encoder.encode([s]).ids.tolist() for s in (segments, before))
     if whole[:len(prompt)]==prompt: return prompt
     i = next(i for i,(a,b) in enumerate(zip(prompt, [*whole, -1])) if a!=b)
-    there,alone = (encoder.tok.spell(o[i:i+1]).decode(errors='replace') for o in (whole, prompt))
+    there,alone = (encoder.tok.to_bytes(o[i:i+1]).decode(errors='replace') for o in (whole, prompt))
     raise DataError(f'{name} does not begin with the tokens of its prompt: token {i} is {there!r} in the row and '
                     f'{alone!r} in the prompt alone. Set boundary: split.')
 
@@ -151,12 +151,12 @@ class Answer(NamedTuple):
     ids:list # Generated ids, the end-of-text token included
     text:str # Without special tokens, and up to the stop string
     raw:str # All of it
-    ended:str # `eos`, `stop` or `length`
+    finish_reason:str # `eos`, `stop` or `length`
 
 def _spelled(tok, ids, special=True): # text of ids; with or without special tokens
-    known,left_out = len(tok.spellings),set()
+    known,left_out = len(tok.token_bytes),set()
     if not special: left_out = {i for i,t in tok.backend.get_added_tokens_decoder().items() if t.special}
-    return tok.spell([i for i in ids if i<known and i not in left_out]).decode(errors='replace')
+    return tok.to_bytes([i for i in ids if i<known and i not in left_out]).decode(errors='replace')
 
 def read_answer(
     tok, # A `FastTokenizer`
@@ -296,7 +296,7 @@ def compare(
         raise ConfigError(why)
     with model.disable_adapter(): base = generate(model, tok, prompts, **options)
     tuned = generate(model, tok, prompts, **options)
-    return [Compared(tok.spell(p).decode(errors='replace'), *o) for p,*o in zip(prompts, base, tuned)]
+    return [Compared(tok.to_bytes(p).decode(errors='replace'), *o) for p,*o in zip(prompts, base, tuned)]
 
 # %% ../../nbs/training/22_generate.ipynb #7534e680
 class Evaluation(NamedTuple):
