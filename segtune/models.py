@@ -190,6 +190,7 @@ def _is_stale(folder):
     try: return time.time()-folder.stat().st_mtime>86400
     except FileNotFoundError: return False  # another process has just finished it
 
+# %% ../nbs/01_models.ipynb #2fe3f0d1
 def _make_once(final, files, fill):
     "Have `fill(folder)` make `files`, and give the result the name `final` in one step"
     if _is_whole(final, files): return final
