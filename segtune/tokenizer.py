@@ -81,7 +81,7 @@ def _parts(part): # every normalizer or pre-tokenizer in a nest of sequences
     if part['type']!='Sequence': return [part]
     return [o for p in part.get('normalizers', part.get('pretokenizers')) for o in _parts(p)]
 
-def _prefix_after_special(spec): # which special tokens bring the space back: 'none', 'raw' (those not normalized) or 'all'
+def _prefix_after_special(spec): # which ones bring the space back: 'none', 'raw' (those not normalized) or 'all'
     if any(p['type']=='Prepend' for p in _parts(spec['normalizer'])): return 'raw'
     pre = _parts(spec['pre_tokenizer'])
     always = any(p['type']=='ByteLevel' and p['add_prefix_space'] for p in pre)
@@ -249,7 +249,8 @@ def special_ids(
 # %% ../nbs/02_tokenizer.ipynb #3926b0fe
 def _cutter(tok): # a tokenizer that gives each stretch between special tokens the id 0
     from tokenizers import Tokenizer, models
-    added = [t for t in tok.backend.get_added_tokens_decoder().values() if tok.prefix_after_special=='all' or not t.normalized]
+    every = tok.prefix_after_special=='all'
+    added = [t for t in tok.backend.get_added_tokens_decoder().values() if every or not t.normalized]
     cut = Tokenizer(models.WordLevel({'text':0}, unk_token='text'))
     cut.add_tokens(added)
     return cut, re.compile('|'.join(re.escape(t.content) for t in added) or r'(?!)')

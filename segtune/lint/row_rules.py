@@ -302,7 +302,8 @@ def drops(self:LintBatch,
     if c not in known:
         t = self.encoder.tok.variant(prefix=False)
         left = t.normalizer.normalize_str(c) if t.normalizer else c
-        known[c] = bool(left.strip()) and self.encoder.tok.to_bytes(t.encode(c).ids).decode(errors='replace').strip()==''
+        spelled = self.encoder.tok.to_bytes(t.encode(c).ids).decode(errors='replace')
+        known[c] = bool(left.strip()) and not spelled.strip()
     return known[c]
 
 @rule('dropped-text', 'error', 'The model is trained on a text with holes.',
