@@ -18,11 +18,12 @@ from conftest import make_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from segtune.data.files import read_file
 from segtune.data.findings import prepare_and_lint
 from segtune.data.formats import find_format
 from segtune.data.lineage import lineage, origins, read_rows, source_rows
 from segtune.data.prepare import PrepareStats, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, token_modules, train_val_split
-from segtune.data.sources import Rows, find_rows, read_file
+from segtune.data.sources import Rows, find_rows
 from segtune.encoder import Encoder
 from segtune.lint.linter import Linter
 from segtune.models import bundled
@@ -170,7 +171,8 @@ def python(code, cwd, path):
 
 
 # why a module in the closure is not in the fingerprint
-DECIDE_NOTHING = {'models': 'finds files, whose contents are in the key', 'data.cache': 'names and places data'}
+DECIDE_NOTHING = {'models': 'finds files, whose contents are in the key', 'data.cache': 'names and places data',
+                  'data.stamps': 'hashes files'}
 
 
 def test_the_key_covers_every_module_that_prepare_reaches():

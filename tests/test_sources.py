@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segtune.data import files as files_module
-from segtune.data.files import check_unchanged, count_rows, place_name, read_each, read_file, sift, stamp_of
+from segtune.data import json_rows
+from segtune.data.files import count_rows, place_name, read_each, read_file, sift
 from segtune.data.sources import find_rows
 from segtune.data.splits import directory_splits
+from segtune.data.stamps import check_unchanged, stamp_of
 from segtune.segments import ConfigError, DataError, MissingError, SegtuneError
 
 
@@ -305,7 +306,7 @@ def test_a_list_read_in_pieces_is_the_list(tmp_path_factory, rows, indent, ascii
     text = json.dumps(rows, indent=indent, ensure_ascii=ascii)
     try: data = text.encode()
     except UnicodeEncodeError: return
-    assert [o for _, o, _ in files_module._values(files_module._Text(io.BytesIO(data), size))] == rows
+    assert [o for _, o, _ in json_rows._values(json_rows._Text(io.BytesIO(data), size))] == rows
 
 
 def test_a_broken_list_is_named_with_its_line(tmp_path):

@@ -55,8 +55,11 @@ def spelled_segments(
 )->list[Segment]|None:
     "Segments that spell a row of tokens."
     runs = _runs(tok, ids, labels, marks, fresh, strict)
-    try: return runs and [Segment(b''.join(r.spelled).decode(errors='strict' if strict else 'replace'), r.label, r.special, fresh=r.fresh) for r in runs]
+    if runs is None: return None
+    errors = 'strict' if strict else 'replace'
+    try: texts = [b''.join(r.spelled).decode(errors=errors) for r in runs]
     except UnicodeDecodeError: return None
+    return [Segment(text, r.label, r.special, fresh=r.fresh) for text,r in zip(texts, runs)]
 
 # %% ../../nbs/data/09_eject.ipynb #b5841b97
 class Ejected(NamedTuple):
@@ -135,7 +138,8 @@ class EjectReport(NamedTuple):
     inexact:list[str] # For each row that no segments give: where, and both rows of tokens
     wrong:list[str]=[] # For each row that was left out as wrong: where, and why
 
-def _batches(rows, size): # [(line, row)] in lists of `size`
+# %% ../../nbs/data/09_eject.ipynb #dfde31b7
+def _chunks(rows, size): # [(line, row)] in lists of `size`
     batch = []
     for o in rows:
         batch.append(o)
@@ -156,7 +160,7 @@ def eject_rows(
     for fmt,name,rows in sources:
         def segments_of(line, row, fmt=fmt, name=name): return fmt(row, name, line)
         right = sift(rows, segments_of, on_bad, tell, name)
-        for batch in _batches(right, size):
+        for batch in _chunks(right, size):
             for o in _eject(fmt, tok, [s for _,s in batch], [n for n,_ in batch]): yield name,o
 
 # %% ../../nbs/data/09_eject.ipynb #6427b8f1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from ..encoder import EncodedBatch, EncodedRow, format_encoder
-from .files import digest_of
+from .stamps import digest_of
 from .prepare import Prepared, ShardRow, Source, encode_shard
 from ..segments import DataError
 

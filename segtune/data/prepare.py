@@ -21,11 +21,12 @@ from fastcore.basics import patch
 from .. import __version__
 from .cache import atomic_dir, claimed, code_fingerprint, key_of, token_code, writing
 from ..encoder import EncodedBatch, Encoder, format_encoder
-from .files import check_unchanged, sift, stamp_of
+from .files import sift
 from .formats import RowFormat
 from ..options import RowOptions, takes
 from ..segments import ConfigError, DataError
 from .sources import Rows
+from .stamps import check_unchanged, stamp_of
 
 # %% ../../nbs/data/05_prepare.ipynb #ba617a6d
 @dataclass
@@ -341,7 +342,8 @@ def finish(self:Writer,
 token_modules = ('segments','options','tokenizer','fast','encoder','formats.base','formats.fields','formats.named_templates',
                  'formats.sandbox','formats.messages','formats.templates','formats.chat','formats.plain',
                  'formats.tokenized','formats.functions','axolotl.boundary','axolotl.instruct','axolotl.sharegpt','axolotl.chat_template',
-                 'axolotl.plain','data.formats','data.files','data.splits','data.sources','data.prepare')
+                 'axolotl.plain','data.formats','data.kinds','data.json_rows','data.tables','data.files','data.splits',
+                 'data.sources','data.prepare')
 token_libraries = ('tokenizers','jinja2')
 
 def _row_parts(o): # the options that are set

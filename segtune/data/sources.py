@@ -14,8 +14,8 @@ from glob import glob, has_magic
 from os import PathLike, fspath
 from pathlib import Path
 from urllib.parse import quote, urlsplit
-from .files import count_rows, is_data_file, kind_of, place_name, raising, read_each
-from .files import read_file # noqa: F401  it can be had here, as before
+from .files import count_rows, place_name, raising, read_each
+from .kinds import is_data_file, kind_of
 from ..segments import ConfigError, DataError, MissingError, printable
 from .splits import directory_splits, named_files, split_parts
 

@@ -12,7 +12,7 @@ from glob import glob
 from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
-from .files import is_data_file
+from .kinds import is_data_file
 from ..segments import ConfigError, DataError
 
 # %% ../../nbs/data/02_splits.ipynb #0f460795

@@ -48,7 +48,7 @@ def _find_functions(node, way=''):
 
 # %% ../../nbs/data/10_stdlib.ipynb #3cec4ce5
 def source_without_doc(
-    lines:list[str], # The file's lines, without their line ends
+    lines:list[str], # The file's lines, without their newlines
     node:ast.AST, # A function in that file that begins with a docstring
 )->str|None: # The function's text at the left margin, or None where lines cannot be cut
     "What the function says when its docstring is taken away."
