@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import NamedTuple
 import numpy as np
 from ..encoder import Boundary, continued_pieces, register_boundary
-from ..formats.base import Setting, call_segments
+from ..formats.base import FormatContext, call_segments
 from ..segments import Segment, merge_segments
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #1cb1b89e
@@ -137,32 +137,32 @@ class Axolotl(Boundary):
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #f87d5451
 def rest_segments(
-    setting:Setting,
+    context:FormatContext,
     pieces:list[tuple[str,bool]], # `(text, from data?)`
     label:bool, # Trained?
 )->list[Segment]:
     "The rest of a call, whose label may differ from that of its beginning."
-    made = call_segments(setting, pieces, label)
+    made = call_segments(context, pieces, label)
     return [tied(s, 'count') if i==0 else s for i,s in enumerate(made)]
 
 def eos_segments(
-    setting:Setting,
+    context:FormatContext,
     text:str, # What is trained before it
     n:int=1, # How many EOS tokens
 )->list[Segment]:
     "The EOS token of a trained text, unless the text ends with it already."
-    if not setting.eos: return []
-    eos = Segment(setting.eos, True)
-    return [tied(eos, 'tail') if text or i else eos for i in range(n-text.endswith(setting.eos))]
+    if not context.eos: return []
+    eos = Segment(context.eos, True)
+    return [tied(eos, 'tail') if text or i else eos for i in range(n-text.endswith(context.eos))]
 
 def prompt_and_answer(
-    setting:Setting,
+    context:FormatContext,
     prompt:list[tuple[str,bool]], # The masked pieces
     answer:list[tuple[str,bool]], # The trained pieces
     n_eos:int=1, # How many EOS tokens follow
 )->list[Segment]:
     "One masked prompt and one trained answer, begun and ended by the tokenizer's tokens."
     said = ''.join(text for text,_ in answer)
-    begun = [Segment(setting.bos, False)] if setting.bos and (prompt or not setting.axolotl) else []
-    end = eos_segments(setting, said, n_eos) if said or not setting.axolotl else []
-    return begun + call_segments(setting, prompt, False) + call_segments(setting, answer, True) + end
+    begun = [Segment(context.bos, False)] if context.bos and (prompt or not context.axolotl) else []
+    end = eos_segments(context, said, n_eos) if said or not context.axolotl else []
+    return begun + call_segments(context, prompt, False) + call_segments(context, answer, True) + end

@@ -12,7 +12,7 @@ from ..encoder import find_boundary
 from ..formats.messages import message_reader, role_names
 from ..formats.base import nearest, note, register
 from ..segments import ConfigError, DataError, Segment
-from ..formats.templates import Place, locate, render, template_identity, template_of
+from ..formats.templates import ContentSpan, locate_contents, render, template_identity, template_of
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #dfbc32e6
 def _difference(dummy, full): # (start, end) in tokens of what differs, or None
@@ -21,10 +21,10 @@ def _difference(dummy, full): # (start, end) in tokens of what differs, or None
     end = next((len(full)-k for k in range(shared) if dummy[-1-k]!=full[-1-k]), None)
     return None if start is None or end is None or end<=start else (start, end)
 
-def _find_turn(setting, template, r, i):
-    if i==0 and r.messages[0]['role']=='system' and 'mistral' in setting.source.lower(): return None
+def _find_turn(context, template, r, i):
+    if i==0 and r.messages[0]['role']=='system' and 'mistral' in context.source.lower(): return None
     more = {**r.more, 'real_last_index': len(r.messages)-1}
-    def ids(turns): return setting.encode(render(template, turns, setting, r.at, **more))[0]
+    def ids(turns): return context.encode(render(template, turns, context, r.at, **more))[0]
     return _difference(ids([*r.messages[:i], dict(role=r.messages[i]['role'], content='[[dummy_message]]')]), ids(r.messages[:i+1]))
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c008
@@ -42,8 +42,8 @@ def _moved(ranges, spans): # ranges moved to token edges; those that touch no to
         if first<=last: out.append((spans[first][0], spans[last][1], train))
     return out
 
-def _detail_tokens(setting, content, ranges): # which tokens of the content alone are trained
-    spans = _closed(setting.encode(content)[1], len(content))
+def _detail_tokens(context, content, ranges): # which tokens of the content alone are trained
+    spans = _closed(context.encode(content)[1], len(content))
     moved = _moved([(a, b-1, t) for a,b,t in ranges], spans)
     return [any(t and s>=a and e<=b for a,b,t in moved) for s,e in spans]
 
@@ -56,23 +56,23 @@ def _touching(places, offsets, i, ranges): # tokens that touch these characters 
         done += p.end-p.start
     return out
 
-def _turn_labels(setting, r, offsets, i, t, detail, found): # tokens of message i that are trained
+def _turn_labels(context, r, offsets, i, t, detail, found): # tokens of message i that are trained
     if detail and t.trained and found:
-        flags = _detail_tokens(setting, r.messages[i]['content'], detail)
+        flags = _detail_tokens(context, r.messages[i]['content'], detail)
         return {found[0]+k for k,on in enumerate(flags) if on and found[0]+k<len(offsets)}
     whole = set(range(*found)) if t.trained and found else set()
     masked = _touching(r.places, offsets, i, t.masked)
     extra = _touching(r.places, offsets, i, t.extra)
     return whole-masked | extra
 
-def _token_labels(setting, template, r, ids, offsets, training, details, ends, turn_ends): # one bool per token
-    out,eos = [False]*len(ids),setting.encode(setting.eos)[0] if setting.eos else []
-    marks = [(turn_ends[1], [setting.encode(t)[0][0] for t in turn_ends[0]]), (ends, eos[:1])]
+def _token_labels(context, template, r, ids, offsets, training, details, ends, turn_ends): # one bool per token
+    out,eos = [False]*len(ids),context.encode(context.eos)[0] if context.eos else []
+    marks = [(turn_ends[1], [context.encode(t)[0][0] for t in turn_ends[0]]), (ends, eos[:1])]
     last = [None,None]
     for i,t in enumerate(training):
         if not t.trained and not t.extra and 'all' not in (ends, turn_ends[1]): continue
-        found = _find_turn(setting, template, r, i)
-        for k in _turn_labels(setting, r, offsets, i, t, details[i], found): out[k] = True
+        found = _find_turn(context, template, r, i)
+        for k in _turn_labels(context, r, offsets, i, t, details[i], found): out[k] = True
         end = found[1] if found else -1
         for k,(when,tokens) in enumerate(marks):
             at = next((j for j in range(end, len(ids)) if ids[j] in tokens), -1)
@@ -87,7 +87,7 @@ def token_segments(
     text:str, # A rendered conversation
     offsets:list[tuple[int,int]], # Of each token, in characters
     trained:list[bool], # One per token
-    places:list[Place]=(), # Where the contents stand
+    places:list[ContentSpan]=(), # Where the contents stand
 )->list[Segment]:
     "Cut a rendered conversation at the tokens where the label changes."
     starts = [0]+[offsets[k][0] for k in range(1, len(trained)) if trained[k]!=trained[k-1]]+[len(text)]
@@ -97,16 +97,16 @@ def token_segments(
 # %% ../../nbs/axolotl/02_chat_template.ipynb #6ef54fe3
 _ends = ('turn','all','last','none')
 
-def _check_eot(setting, tokens, eos, eot): # each is one token, and the end token is treated in one way
-    for t in tokens if setting.encode else ():
-        n = len(setting.encode(t)[0])
+def _check_eot(context, tokens, eos, eot): # each is one token, and the end token is treated in one way
+    for t in tokens if context.encode else ():
+        n = len(context.encode(t)[0])
         if n!=1: raise ConfigError(f'{t!r} is {n} tokens of this tokenizer, and not one. Add it under `tokens`.', field='eot_tokens')
-    if setting.eos in tokens and eos!=eot:
-        raise ConfigError(f'the end token {setting.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot}) must be the same.',
+    if context.eos in tokens and eos!=eot:
+        raise ConfigError(f'the end token {context.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot}) must be the same.',
                           field='train_on_eot')
 
 def end_options(
-    setting, # A `Setting`
+    context, # A `FormatContext`
     template:str, # Jinja text
     train_on_eos:str='turn', # `turn`, `all`, `last` or `none`
     train_on_eot:str|None=None, # The same for `eot_tokens`; None: as `train_on_eos`
@@ -117,36 +117,36 @@ def end_options(
         if v is None or v in _ends: continue
         raise ConfigError(f'expected one of {", ".join(_ends)}, got {v!r}.{nearest(str(v), _ends)}', field=k)
     eot = train_on_eos if train_on_eot is None else train_on_eot
-    if eot_tokens is None or eot_tokens==[setting.eos]: return train_on_eos, ([setting.eos] if setting.eos else [], eot)
+    if eot_tokens is None or eot_tokens==[context.eos]: return train_on_eos, ([context.eos] if context.eos else [], eot)
     for t in eot_tokens:
-        if t not in template: note(setting, f'The chat template does not write {t!r} of eot_tokens; it is left out, as in axolotl.')
+        if t not in template: note(context, f'The chat template does not write {t!r} of eot_tokens; it is left out, as in axolotl.')
     tokens = [t for t in eot_tokens if t in template]
-    _check_eot(setting, tokens, train_on_eos, eot)
+    _check_eot(context, tokens, train_on_eos, eot)
     return train_on_eos, (tokens, eot)
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c015
-def _unread(setting, messages, field, at): # note flags that this type does not read
+def _unread(context, messages, field, at): # note flags that this type does not read
     for k in ('train','weight'):
         if k==field or not any(m.get(k) in (False,0) and m.get(k) is not None for m in messages): continue
-        note(setting, f'A message says "{k}": {"false" if k=="train" else 0}, which chat_template does not read, as in axolotl. '
+        note(context, f'A message says "{k}": {"false" if k=="train" else 0}, which chat_template does not read, as in axolotl. '
                       f'Set message_field_training: {k}, or use type: chat.', at)
 
-def _training(setting, messages, roles, field, detail, at): # what is trained of each message
-    everything = {m['role'] for m in messages} if setting.train_on_inputs else roles
+def _training(context, messages, roles, field, detail, at): # what is trained of each message
+    everything = {m['role'] for m in messages} if context.train_on_inputs else roles
     return [training_of(m, i, everything, (field,) if field else (), detail, at) for i,m in enumerate(messages)]
 
-def _axolotl_rendered(setting, template, messages, more, at, flagged): # as `render_messages`, also where nothing can be located
+def _axolotl_rendered(context, template, messages, more, at, flagged): # as `render_messages`, also where nothing can be located
     if any(isinstance(m.get('content'), list) for m in messages) or flagged:
-        return render_messages(setting, template, messages, more, at, flagged)
-    text = render(template, messages, setting, at, **more)
-    try: places = locate(template, messages, setting, at, **more)[1]
+        return render_messages(context, template, messages, more, at, flagged)
+    text = render(template, messages, context, at, **more)
+    try: places = locate_contents(template, messages, context, at, **more)[1]
     except DataError: places = []
     return Rendered(messages, text, places, more, at)
 
-def _note_tools(setting, template, r):
-    if any(m.get('tool_calls') for m in r.messages) and _same_without(setting, template, r, 'tool_calls'):
-        note(setting, 'The chat template does not write the tool calls of a row, as in axolotl. Use one that does, such as qwen_25 or llama4.', r.at)
-    if r.more.get('tools') and _same_without(setting, template, r, 'tools'): note(setting, _tools_left_out, r.at)
+def _note_tools(context, template, r):
+    if any(m.get('tool_calls') for m in r.messages) and _same_without(context, template, r, 'tool_calls'):
+        note(context, 'The chat template does not write the tool calls of a row, as in axolotl. Use one that does, such as qwen_25 or llama4.', r.at)
+    if r.more.get('tools') and _same_without(context, template, r, 'tools'): note(context, _tools_left_out, r.at)
 
 def _details(messages, field): # the ranges as axolotl reads them, per message
     if not field: return [None]*len(messages)
@@ -156,51 +156,51 @@ def _details(messages, field): # the ranges as axolotl reads them, per message
 _source = 'axolotl prompt_strategies/chat_template.py, 067b021c8 (2026-07-24)'
 
 @register('chat_template', about="Messages through a chat template, with axolotl's tokens of today.", boundary='axolotl', family='chat_template',
-          fields=chat_fields, example=chat_example, labels_inputs=True, reads_tokens=True, needs=dict(chat_template='chatml'), read_from=_source,
+          fields=chat_fields, example=chat_example, handles_train_on_inputs=True, reads_tokens=True, example_options=dict(chat_template='chatml'), provenance=_source,
           options=(*template_options,'train_on_eos','train_on_eot','eot_tokens','default_system_message'))
-def _chat_template(setting, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',), train_on_eos='turn', train_on_eot=None,
+def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',), train_on_eos='turn', train_on_eot=None,
                    eot_tokens=None, message_field_training=None, message_field_training_detail=None, default_system_message=None, **options):
-    template,read = template_of(setting, chat_template, chat_template_jinja),message_reader(**options)
-    ends,turn_ends = end_options(setting, template, train_on_eos, train_on_eot, eot_tokens)
+    template,read = template_of(context, chat_template, chat_template_jinja),message_reader(**options)
+    ends,turn_ends = end_options(context, template, train_on_eos, train_on_eot, eot_tokens)
     names = role_names(options.get('roles'))
     roles,field,detail = [names.get(r, r) for r in roles_to_train or ()],message_field_training,message_field_training_detail
-    note_date(setting, template)
-    if default_system_message: note(setting, 'default_system_message changes nothing under chat_template, as in axolotl; type: chat uses it.')
+    note_date(context, template)
+    if default_system_message: note(context, 'default_system_message changes nothing under chat_template, as in axolotl; type: chat uses it.')
     def write(row, at):
         messages,more = read(row, at)
-        _unread(setting, messages, field, at)
-        training = _training(setting, messages, roles, field, detail, at)
+        _unread(context, messages, field, at)
+        training = _training(context, messages, roles, field, detail, at)
         flagged = any(t.masked or t.extra for t in training)
-        if not setting.axolotl:
-            return exact_segments(setting, template, render_messages(setting, template, messages, more, at, flagged), training, ends,
+        if not context.axolotl:
+            return exact_segments(context, template, render_messages(context, template, messages, more, at, flagged), training, ends,
                                   turn_ends[0] if eot_tokens else ())
-        r = _axolotl_rendered(setting, template, messages, more, at, flagged and not detail)
-        _note_tools(setting, template, r)
-        ids,offsets = setting.encode(r.text)
-        labels = _token_labels(setting, template, r, ids, offsets, training, _details(messages, detail), ends, turn_ends)
+        r = _axolotl_rendered(context, template, messages, more, at, flagged and not detail)
+        _note_tools(context, template, r)
+        ids,offsets = context.encode(r.text)
+        labels = _token_labels(context, template, r, ids, offsets, training, _details(messages, detail), ends, turn_ends)
         return token_segments(r.text, offsets, labels, r.places)
-    return write, template_identity(template, setting)
+    return write, template_identity(template, context)
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #f2432e9b
 _legacy_names = dict(alpaca='alpaca_legacy', inst='inst', mistral='inst')
 
 @register('chat_template_legacy', about="A conversation through a chat template, with axolotl's tokens of 2024.", boundary='axolotl',
           family='chat_template', options=('chat_template','chat_template_jinja'), limit=lambda s: 2048, reads_tokens=True,
-          fields={'conversations': 'list of turns: {"from": "human" or "gpt", "value": text}'}, needs=dict(chat_template='chatml'),
+          fields={'conversations': 'list of turns: {"from": "human" or "gpt", "value": text}'}, example_options=dict(chat_template='chatml'),
           example={'conversations': [{'from':'human', 'value':'Capital of France?'}, {'from':'gpt', 'value':'Paris'}]},
-          read_from='axolotl prompt_strategies/chat_template.py, e07dcb288 (2024-04-16)')
-def _chat_template_legacy(setting, chat_template='chatml', chat_template_jinja=None):
-    template = template_of(setting, _legacy_names.get(chat_template, chat_template), chat_template_jinja)
+          provenance='axolotl prompt_strategies/chat_template.py, e07dcb288 (2024-04-16)')
+def _chat_template_legacy(context, chat_template='chatml', chat_template_jinja=None):
+    template = template_of(context, _legacy_names.get(chat_template, chat_template), chat_template_jinja)
     read = message_reader('conversations', dict(role='from', content='value'), roles=dict(user=['human'], assistant=['gpt']))
-    note_date(setting, template)
+    note_date(context, template)
     def write(row, at):
         messages,_ = read(row, at)
         odd = [m['role'] for m in messages if m['role'] not in ('user','assistant')]
         if odd: raise DataError(f'the role {odd[0]!r} is neither human nor gpt. chat_template reads other roles.', **at)
-        if not setting.axolotl:
-            return exact_segments(setting, template, render_messages(setting, template, messages, {}, at),
+        if not context.axolotl:
+            return exact_segments(context, template, render_messages(context, template, messages, {}, at),
                                   [Training(m['role']=='assistant') for m in messages])
-        r,asked = _axolotl_rendered(setting, template, messages, {}, at, False),render(template, messages[:1], setting, at, True)
-        (ids,offsets),n = setting.encode(r.text), len(setting.encode(asked)[0])
+        r,asked = _axolotl_rendered(context, template, messages, {}, at, False),render(template, messages[:1], context, at, True)
+        (ids,offsets),n = context.encode(r.text), len(context.encode(asked)[0])
         return token_segments(r.text, offsets, [k>=n for k in range(len(ids))], r.places)
-    return write, template_identity(template, setting)
+    return write, template_identity(template, context)

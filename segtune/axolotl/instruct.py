@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['styles', 'alpaca_system', 'concise_system', 'orca_layout', 'styled_formats', 'templated_formats', 'reflection_system',
-           'style_of', 'styled', 'described', 'templated']
+           'style_of', 'styled', 'field_docs', 'templated']
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #51dd0b7b
 import yaml
 from collections.abc import Callable
 from functools import partial
 from string import Formatter
-from ..formats.fields import answer_field, lay_out, part_limit, prompt_field
+from ..formats.fields import answer_field, render_prompt, part_limit, prompt_field
 from .boundary import eos_segments, prompt_and_answer, rest_segments
-from ..formats.base import call_segments, field_of, fill, register, Setting
+from ..formats.base import call_segments, field_of, fill, register, FormatContext
 from ..segments import ConfigError, DataError, Segment, json_type
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #cd6366b0
@@ -40,7 +40,7 @@ alpaca_system = (f'{_task}{_paired}. Write a response that appropriately complet
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #68c4b651
 def styled(
-    setting:Setting,
+    context:FormatContext,
     style:str|None=None, # From the config's `type: name:style`
     fields:tuple=(), # Instruction, input, then spellings of the answer
     system:tuple|str='', # With an input, without one; or one text
@@ -54,8 +54,8 @@ def styled(
     layout = layout or style_of(conversation or style, default)
     def write(row, at):
         own = prompt_field(row, system_field, at)
-        prompt = lay_out(layout, own or system, prompt_field(row, fields[0], at), prompt_field(row, fields[1], at), bool(own))
-        return prompt_and_answer(setting, prompt, [(lead, False), (answer_field(row, fields[2:], at), True)])
+        prompt = render_prompt(layout, own or system, prompt_field(row, fields[0], at), prompt_field(row, fields[1], at), bool(own))
+        return prompt_and_answer(context, prompt, [(lead, False), (answer_field(row, fields[2:], at), True)])
     return write
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #5257f12e
@@ -95,7 +95,7 @@ _example = dict(instruction='Name the capital of the country.', input='France', 
                 message_2='In Paris.', article='Paris is the capital of France.', summary='Paris is a capital.', context='Paris is the capital of France.', revision='Paris, on the Seine.',
                 prompt='Name the capital of France: ', generation='Paris', unanswerable_question='How old is it?', scores={'clarity': 9}, critiques={'clarity': 'Could say more.'})
 
-def described(
+def field_docs(
     names:list[str], # Fields; with `?` where a field may be missing
 )->dict: # `fields` and `example`, as `Format` wants them
     "What each field holds, and a row that has them all."
@@ -120,15 +120,15 @@ _about = {
 _seen = 'axolotl prompters.py, prompt_tokenizers.py and prompt_strategies/, e07dcb288 (2024-04-16) and 067b021c8 (2026-07-24)'
 _base = ('alpaca','gpteacher','oasst','jeopardy')
 for _name,(_fields,_rest) in styled_formats.items():
-    register(_name, about=_about[_name], boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit,
+    register(_name, about=_about[_name], boundary='axolotl', family='instruct', provenance=_seen, limit=part_limit,
              styles=tuple(styles) if _name in _base else (), options=('conversation',) if _name.startswith('alpaca_chat') else (),
-             **described([*_fields[:3], *filter(None, [_rest.get('system_field')])]))(partial(styled, fields=_fields, **_rest))
+             **field_docs([*_fields[:3], *filter(None, [_rest.get('system_field')])]))(partial(styled, fields=_fields, **_rest))
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #2f874bfa
 def _blanks(template): return [n for _,n,_,_ in Formatter().parse(template) if n]
 
 def templated(
-    setting:Setting,
+    context:FormatContext,
     prompt:str, # Masked, with `{field}` for each field
     answer:str, # Trained, likewise
     n_eos:int=1, # How many end tokens follow
@@ -140,10 +140,10 @@ def templated(
         if prepare: row = prepare(row, at)
         asked = fill(prompt, {n: prompt_field(row, n, at) for n in _blanks(prompt)})
         said = fill(answer, {n: answer_field(row, (n,), at) for n in _blanks(answer)})
-        out = prompt_and_answer(setting, asked, said, n_eos)
-        if n_eos==1 or not setting.bos or not setting.axolotl: return out
-        if not asked: out = [Segment(setting.bos, False), *out] # axolotl's metharme encodes an empty prompt too
-        return out if said else out+eos_segments(setting, '', n_eos)
+        out = prompt_and_answer(context, asked, said, n_eos)
+        if n_eos==1 or not context.bos or not context.axolotl: return out
+        if not asked: out = [Segment(context.bos, False), *out] # axolotl's metharme encodes an empty prompt too
+        return out if said else out+eos_segments(context, '', n_eos)
     return write
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #6ba9fc96
@@ -185,8 +185,8 @@ templated_formats = {
 
 for _name,(_prompt,_answer,_rest) in templated_formats.items():
     _fields = dict.fromkeys(n for b in _blanks(_prompt)+_blanks(_answer) for n in (('scores','critiques') if b=='evaluation' else (b,)))
-    register(_name, about=_about[_name], boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit,
-             styles=tuple(styles) if _name=='summarizetldr' else (), **described(list(_fields)))(partial(templated, prompt=_prompt, answer=_answer, **_rest))
+    register(_name, about=_about[_name], boundary='axolotl', family='instruct', provenance=_seen, limit=part_limit,
+             styles=tuple(styles) if _name=='summarizetldr' else (), **field_docs(list(_fields)))(partial(templated, prompt=_prompt, answer=_answer, **_rest))
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #20f96a3b
 _choose = 'Choose the answer that best answers the question. '
@@ -197,15 +197,15 @@ def _choices(row, at): # the choices, one to a line
     if type(row['choices']) is not list: raise DataError(f'expected a list, got {json_type(row["choices"])}.', field='choices', **at)
     return '\n'.join(f'- "{c}"' for c in row['choices'])
 
-def _choice(setting, style=None, system='', layout=None):
+def _choice(context, style=None, system='', layout=None):
     layout = layout or style_of(style)
     def write(row, at):
-        prompt = lay_out(layout, system, prompt_field(row, 'question', at), _choices(row, at))
-        return prompt_and_answer(setting, prompt, [(answer_field(row, ('solution','explanation'), at), True)])
+        prompt = render_prompt(layout, system, prompt_field(row, 'question', at), _choices(row, at))
+        return prompt_and_answer(context, prompt, [(answer_field(row, ('solution','explanation'), at), True)])
     return write
 
 for _name,_rest in dict(explainchoice=dict(system=_choose+'Explain your reasoning.\n'), concisechoice=dict(system=_choose+'Be concise in your response.\n\n', layout=_concise_layout)).items():
-    register(_name, about=_about[_name], boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit, styles=tuple(styles),
+    register(_name, about=_about[_name], boundary='axolotl', family='instruct', provenance=_seen, limit=part_limit, styles=tuple(styles),
              fields=dict(question='what is asked', choices='list of answers to choose from', solution='the right answer (may be missing)', explanation='trained where there is no solution'),
              example=dict(question='What is the capital of France?', choices=['Lyon','Paris'], solution='Paris', explanation='Paris has been the capital for centuries.'))(partial(_choice, **_rest))
 
@@ -218,17 +218,17 @@ reflection_system = (f'{_task}{_paired}. {_reflect}', f'{_task}. {_reflect}')
 _drafts = dict(instruct='### Thought:\n{output}\n\n### Agent Reflection:\n{reflection}\n\n### Final Response:\n{corrected}',
                chat='\nTHOUGHT: {output}\nASSISTANT REFLECTION: {reflection}\nASSISTANT:')
 
-@register('reflection', about='A draft, a reflection on it and the corrected answer.', boundary='axolotl', family='instruct', read_from=_seen, limit=part_limit, styles=('instruct','chat'),
+@register('reflection', about='A draft, a reflection on it and the corrected answer.', boundary='axolotl', family='instruct', provenance=_seen, limit=part_limit, styles=('instruct','chat'),
           fields=dict(instruction='what is asked', input='more to go on (may be missing)', output='a draft', reflection='what is wrong with it', corrected='the answer'),
           example=dict(instruction='Name the capital of the country.', input='France', output='Lyon', reflection='Lyon is not the capital.', corrected='Paris'))
-def _reflection(setting, style=None):
+def _reflection(context, style=None):
     if style not in (None, *_drafts): raise ConfigError(f'reflection has no style {style!r}. Known are {", ".join(_drafts)}.', field='type')
     layout,system = ('{system}', *styles[style or 'instruct'][1:]), reflection_system if style else ''
     def write(row, at):
-        prompt = lay_out(layout, system, prompt_field(row, 'instruction', at), prompt_field(row, 'input?', at))
+        prompt = render_prompt(layout, system, prompt_field(row, 'instruction', at), prompt_field(row, 'input?', at))
         texts = {n: answer_field(row, (n,), at) for n in ('output','reflection','corrected')}
-        answer = rest_segments(setting, fill(_drafts[style or 'instruct'], texts) if all(texts.values()) else [], True)
-        begun = [Segment(setting.bos, False)] if setting.bos else []
-        body = call_segments(setting, prompt, False) + answer
-        return begun + body + eos_segments(setting, body[-1].text)
+        answer = rest_segments(context, fill(_drafts[style or 'instruct'], texts) if all(texts.values()) else [], True)
+        begun = [Segment(context.bos, False)] if context.bos else []
+        body = call_segments(context, prompt, False) + answer
+        return begun + body + eos_segments(context, body[-1].text)
     return write

@@ -10,7 +10,7 @@ import re
 from ..encoder import Windows
 from .boundary import eos_segments, prompt_and_answer
 from ..formats.base import call_segments, field_of, register
-from ..formats.fields import answer_field, lay_out, part_limit, prompt_field
+from ..formats.fields import answer_field, render_prompt, part_limit, prompt_field
 from ..formats.plain import placeholders
 from ..formats.tokenized import segment_example, segment_fields
 from ..segments import Segment, row2segments
@@ -24,10 +24,10 @@ def _renamed(template, own): # the template with a row's own field names replace
     return template
 
 @register('user_defined', about='A prompt with format strings of your own, as axolotl spells it.', boundary='axolotl', family='plain', options=_user_keys, limit=part_limit,
-          read_from='axolotl prompt_strategies/user_defined.py, 067b021c8 (2026-07-24)',
+          provenance='axolotl prompt_strategies/user_defined.py, 067b021c8 (2026-07-24)',
           fields=dict(instruction='what is asked', input='more to go on (may be missing)', output='the answer', system='the system text (may be missing)'),
-          example=dict(instruction='Name the capital.', input='France', output='Paris'), needs=dict(format='Q: {instruction} ({input})\nA:', no_input_format='Q: {instruction}\nA:'))
-def _user_defined(setting, system_prompt='', system_format='{system}', field_system='system', field_instruction='instruction', field_input='input', field_output='output',
+          example=dict(instruction='Name the capital.', input='France', output='Paris'), example_options=dict(format='Q: {instruction} ({input})\nA:', no_input_format='Q: {instruction}\nA:'))
+def _user_defined(context, system_prompt='', system_format='{system}', field_system='system', field_instruction='instruction', field_input='input', field_output='output',
                   format='{instruction} {input} ', no_input_format='{instruction} '):
     own = dict(instruction=field_instruction, input=field_input)
     format,no_input_format,system_format = _renamed(format, own), _renamed(no_input_format, own), _renamed(system_format, dict(system=field_system))
@@ -36,33 +36,33 @@ def _user_defined(setting, system_prompt='', system_format='{system}', field_sys
     def write(row, at):
         asked,more = prompt_field(row, field_instruction, at), prompt_field(row, field_input+'?', at)
         given = row.get(field_system) is not None
-        prompt = lay_out(layout, prompt_field(row, field_system, at) if given else system_prompt, asked, more, given)
-        return prompt_and_answer(setting, prompt, [(answer_field(row, (field_output,), at), True)])
+        prompt = render_prompt(layout, prompt_field(row, field_system, at) if given else system_prompt, asked, more, given)
+        return prompt_and_answer(context, prompt, [(answer_field(row, (field_output,), at), True)])
     return write
 
 # %% ../../nbs/axolotl/03_plain.ipynb #2084e95f
 _L = dict(boundary='axolotl', family='plain', options=('field',), fields={'text': 'the text'}, example={'text': 'Paris is the capital of France.'})
 
-@register('completion', about='Plain text between a beginning and an end token, cut into rows of `sequence_len`.', **_L, read_from='axolotl prompt_strategies/completion.py, 067b021c8 (2026-07-24)',
+@register('completion', about='Plain text between a beginning and an end token, cut into rows of `sequence_len`.', **_L, provenance='axolotl prompt_strategies/completion.py, 067b021c8 (2026-07-24)',
           limit=lambda s: s.sequence_len and 64*s.sequence_len-bool(s.bos), windows=lambda s: s.sequence_len and Windows(s.sequence_len))
-def _completion(setting, field='text'):
+def _completion(context, field='text'):
     def write(row, at):
         text = field_of(row, field, at)
-        begun = [Segment(setting.bos, True)] if setting.bos else []
-        return begun + call_segments(setting, [(text, True)], True) + eos_segments(setting, text) if text else []
+        begun = [Segment(context.bos, True)] if context.bos else []
+        return begun + call_segments(context, [(text, True)], True) + eos_segments(context, text) if text else []
     return write
 
 def _overlapping(s): # pretraining windows
     if not s.sequence_len: return None
     return Windows(s.sequence_len-1-bool(s.bos), min(256, (s.sequence_len-1)//2), int(bool(s.bos)), int(bool(s.eos)))
 
-@register('pretrain', about='Plain text in overlapping windows, each between a beginning and an end token.', **_L, read_from='axolotl utils/data/pretraining.py and prompt_strategies/pretrain.py, 067b021c8 (2026-07-24)',
+@register('pretrain', about='Plain text in overlapping windows, each between a beginning and an end token.', **_L, provenance='axolotl utils/data/pretraining.py and prompt_strategies/pretrain.py, 067b021c8 (2026-07-24)',
           windows=_overlapping)
-def _pretrain(setting, field='text'):
-    def write(row, at): return [Segment(setting.bos, True)]*bool(setting.bos) + call_segments(setting, [(field_of(row, field, at), True)], True) + [Segment(setting.eos, True)]*bool(setting.eos)
+def _pretrain(context, field='text'):
+    def write(row, at): return [Segment(context.bos, True)]*bool(context.bos) + call_segments(context, [(field_of(row, field, at), True)], True) + [Segment(context.eos, True)]*bool(context.eos)
     return write
 
 # %% ../../nbs/axolotl/03_plain.ipynb #3d59d792
 register('input_output', about="axolotl's name for rows of segments, with its tokens.", fields=segment_fields, example=segment_example,
-         boundary='axolotl', read_from='axolotl prompt_strategies/input_output.py, ed70a0834 (2024-03-06)')(
-    lambda setting: lambda row, at: row2segments(row, at.get('source'), at.get('row')))
+         boundary='axolotl', provenance='axolotl prompt_strategies/input_output.py, ed70a0834 (2024-03-06)')(
+    lambda context: lambda row, at: row2segments(row, at.get('source'), at.get('row')))

@@ -15,7 +15,7 @@ from ..formats import chat, plain, tokenized  # noqa: F401
 from ..axolotl import chat_template, instruct, sharegpt  # noqa: F401
 from ..axolotl import plain as axolotl_plain  # noqa: F401
 from ..encoder import TokenRow, Windows
-from ..formats.base import formats, guard_special, noted, setting_of, special_choices
+from ..formats.base import formats, guard_special, noted, format_context, special_choices
 from ..formats.functions import function_format
 from ..segments import ConfigError, DataError, Segment, SegtuneError, json_type
 
@@ -177,26 +177,26 @@ def find_format(
     special_in_data = special_in_data or ('parse' if f.boundary=='axolotl' else 'literal')
     if special_in_data not in special_choices:
         raise ConfigError(f'expected one of {", ".join(special_choices)}, got {special_in_data!r}.', field='special_in_data')
-    setting = setting_of(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, train_on_inputs=train_on_inputs,
+    context = format_context(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, train_on_inputs=train_on_inputs,
                          date=date.today().isoformat(), beside=beside, notes={})
-    if f.reads_tokens and setting.axolotl and setting.encode is None:
+    if f.reads_tokens and context.axolotl and context.encode is None:
         raise ConfigError(f'format {f.name!r} needs the tokenizer itself for axolotl\'s tokens. Pass it, or set boundary: split.', field='type')
-    write,more = _made(f, setting, options)
-    identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=setting.names, bos=setting.bos,
-                    special_in_data=special_in_data, exact=not setting.axolotl, **options, **more)
-    return _row_format(f, setting, write, identity, special_in_data)
+    write,more = _made(f, context, options)
+    identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=context.names, bos=context.bos,
+                    special_in_data=special_in_data, exact=not context.axolotl, **options, **more)
+    return _row_format(f, context, write, identity, special_in_data)
 
-def _made(f, setting, options): # the row function and what else identifies it
-    try: made = f.make(setting, **options)
+def _made(f, context, options): # the row function and what else identifies it
+    try: made = f.make(context, **options)
     except SegtuneError: raise
     except Exception as e: cause = e
     else: return made if isinstance(made, tuple) else (made, {})
     raise ConfigError(f'format {f.name!r} cannot be made with these options ({type(cause).__name__}: {cause}).', field='type') from cause
 
-def _row_format(f, setting, write, identity, special_in_data):
-    limit,windows = f.limit and setting.axolotl and f.limit(setting), f.windows and f.windows(setting)
-    return RowFormat(f.name, setting.boundary, write, dict(identity, windows=windows and list(windows)), setting.train_on_inputs and not f.labels_inputs,
-                     limit or None, windows or None, setting.special, special_in_data, setting.notes)
+def _row_format(f, context, write, identity, special_in_data):
+    limit,windows = f.limit and context.axolotl and f.limit(context), f.windows and f.windows(context)
+    return RowFormat(f.name, context.boundary, write, dict(identity, windows=windows and list(windows)), context.train_on_inputs and not f.handles_train_on_inputs,
+                     limit or None, windows or None, context.special, special_in_data, context.notes)
 
 # %% ../../nbs/data/00_formats.ipynb #0db8f776
 def example_format(
@@ -207,4 +207,4 @@ def example_format(
     "A format with the options that its example needs."
     f = formats[name]
     if f.reads_tokens and not hasattr(tokenizer, 'names'): options = {'boundary':'split', **options}
-    return find_format(name, tokenizer, **{**f.needs, **options})
+    return find_format(name, tokenizer, **{**f.example_options, **options})

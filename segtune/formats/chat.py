@@ -12,7 +12,7 @@ from .messages import joined, message_options, message_reader, part_text, read_d
 from ..encoder import find_boundary
 from .base import note, register
 from ..segments import DataError, Segment
-from .templates import Place, locate, reads_date, render, template_identity, template_of
+from .templates import ContentSpan, locate_contents, reads_date, render, template_identity, template_of
 
 # %% ../../nbs/formats/06_chat.ipynb #5e1ba307
 def _covered(edges, ranges): # one bool per stretch between neighbouring edges: does it lie in a range?
@@ -28,7 +28,7 @@ def _covered(edges, ranges): # one bool per stretch between neighbouring edges: 
 def range_segments(
     text:str, # A rendered conversation
     trained:list[tuple[int,int]], # `(start, end)` in characters
-    places:list[Place]=(), # Where the contents stand
+    places:list[ContentSpan]=(), # Where the contents stand
 )->list[Segment]: # Together they are the text
     "Cut a rendered conversation into segments."
     contents = [p[1:3] for p in places]
@@ -55,7 +55,7 @@ class Rendered(NamedTuple):
     at:dict # `source` and `row`, for errors
 
 def render_messages(
-    setting, # A `Setting`
+    context, # A `FormatContext`
     template:str, # Jinja text
     messages:list[dict],
     more:dict, # The template's other variables
@@ -64,24 +64,24 @@ def render_messages(
 )->Rendered:
     "Render a conversation, with its contents located."
     if not any(isinstance(m.get('content'), list) for m in messages):
-        return Rendered(messages, *locate(template, messages, setting, at, **more), more, at)
+        return Rendered(messages, *locate_contents(template, messages, context, at, **more), more, at)
     made,failed = [],None
     for variant in sorted([messages, joined(messages)], key=lambda o: (o is messages)==as_text):
-        try: made.append(Rendered(variant, *locate(template, variant, setting, at, **more), more, at))
+        try: made.append(Rendered(variant, *locate_contents(template, variant, context, at, **more), more, at))
         except DataError as e: failed = failed or e
     if not made: raise failed
     return max(made, key=lambda o: len({p.message for p in o.places}))
 
 # %% ../../nbs/formats/06_chat.ipynb #c3a45d72
 class _Chat: # one conversation under one template
-    def __init__(self, setting, template, rendered, ends=()):
-        self.setting,self.template,self.special = setting,template,(*setting.special, *ends)
+    def __init__(self, context, template, rendered, ends=()):
+        self.context,self.template,self.special = context,template,(*context.special, *ends)
         self.messages,self.text,self.places,self.more,self.at = rendered
         self._parts = {}
 
     def _part(self, n, ask=False): # the first n messages, rendered; None where the template refuses them
         if (n,ask) not in self._parts:
-            try: self._parts[n,ask] = render(self.template, self.messages[:n], self.setting, self.at, ask, **self.more)
+            try: self._parts[n,ask] = render(self.template, self.messages[:n], self.context, self.at, ask, **self.more)
             except DataError: self._parts[n,ask] = None
         return self._parts[n,ask]
 
@@ -91,7 +91,7 @@ class _Chat: # one conversation under one template
 
     def _plain(self, i): # the conversation up to message i, which has a content that nothing else begins with
         plain = [*self.messages[:i], dict(role=self.messages[i]['role'], content='\ue000')]
-        try: return render(self.template, plain, self.setting, self.at, **self.more)
+        try: return render(self.template, plain, self.context, self.at, **self.more)
         except DataError: return None
 
     def _tail(self, i, end): # the template's text after message i that belongs to its turn
@@ -99,7 +99,7 @@ class _Chat: # one conversation under one template
         part = self._part(i+1)
         return after if part is None else _common(after, part[end:]) if part[:end]==self.text[:end] else after
 
-    def _called(self, i): # the turn of a message with tool calls
+    def _tool_call_span(self, i): # the turn of a message with tool calls
         asked,part = self._asked(i),self._part(i+1)
         if part and self.text.startswith(part.rstrip()):
             if asked and part.startswith(asked): return len(asked), len(part.rstrip())
@@ -130,7 +130,7 @@ def ended(self:_Chat, i): # the end mark of message i
 @patch
 def whole(self:_Chat, i, ends=True): # what of message i is trained, as (start, end)
     m,mine = self.messages[i],[p for p in self.places if p.message==i]
-    if m.get('tool_calls'): return self._called(i)
+    if m.get('tool_calls'): return self._tool_call_span(i)
     leave = 'Give it "weight": 0, or use another template.'
     if not mine: raise DataError(f'the chat template leaves out message {i} ({m["role"]}), which should be trained. {leave}', **self.at)
     if len({p.part for p in mine})<len(mine):
@@ -176,16 +176,16 @@ def training_of(
 def _without(start, end, holes): # what is left of a range
     return [(a+start, b+start) for a,b in _gaps([(max(a-start, 0), min(b, end)-start) for a,b in holes if b>start and a<end], end-start)]
 
-def _ranges(told, i, t, ends): # what of message i is trained, in characters of the text
-    found = [r for a,b in t.extra for r in told.chars(i, a, b)]
+def _ranges(chat, i, t, ends): # what of message i is trained, in characters of the text
+    found = [r for a,b in t.extra for r in chat.chars(i, a, b)]
     if not t.trained: return found
-    start,end = told.whole(i, ends)
-    holes = [r for a,b in t.masked for r in told.chars(i, a, b)]
+    start,end = chat.whole(i, ends)
+    holes = [r for a,b in t.masked for r in chat.chars(i, a, b)]
     if any(a==0 for a,_ in t.masked) and holes: start = max(start, holes[0][0])
     return found + _without(start, end, holes)
 
 def exact_segments(
-    setting, # A `Setting`
+    context, # A `FormatContext`
     template:str, # Jinja text
     rendered:Rendered, # The conversation
     training:list[Training], # One per message
@@ -193,29 +193,29 @@ def exact_segments(
     eot_tokens:list[str]=(), # End marks besides the tokenizer's control tokens
 )->list[Segment]: # Together they are the text
     "What is trained of a conversation, to the character."
-    told = _Chat(setting, template, rendered, eot_tokens)
+    chat = _Chat(context, template, rendered, eot_tokens)
     last = max((i for i,t in enumerate(training) if t.trained), default=-1)
-    ranges = [r for i,t in enumerate(training) for r in _ranges(told, i, t, ends in ('turn','all') or ends=='last' and i==last)]
-    if ends=='all': ranges += [told.ended(i) for i,t in enumerate(training) if not t.trained]
-    return find_boundary(setting.boundary).join(range_segments(told.text, ranges, told.places), 'touch')
+    ranges = [r for i,t in enumerate(training) for r in _ranges(chat, i, t, ends in ('turn','all') or ends=='last' and i==last)]
+    if ends=='all': ranges += [chat.ended(i) for i,t in enumerate(training) if not t.trained]
+    return find_boundary(context.boundary).join(range_segments(chat.text, ranges, chat.places), 'touch')
 
 # %% ../../nbs/formats/06_chat.ipynb #8e11aa03
-def _same_without(setting, template, r, key): # does the template write the same without this?
+def _same_without(context, template, r, key): # does the template write the same without this?
     messages = [{k:v for k,v in m.items() if k!=key} for m in r.messages]
-    try: return render(template, messages, setting, r.at, **{k:v for k,v in r.more.items() if k!=key})==r.text
+    try: return render(template, messages, context, r.at, **{k:v for k,v in r.more.items() if k!=key})==r.text
     except DataError: return False
 
 _tools_left_out = 'The chat template does not write the tools of a row.'
 
 def check_tools(
-    setting, # A `Setting`, where notes are kept
+    context, # A `FormatContext`, where notes are kept
     template:str, # Jinja text
     r:Rendered, # The conversation
 ):
     "Refuse tool calls that are not written, and note tools that are not."
-    if any(m.get('tool_calls') for m in r.messages) and _same_without(setting, template, r, 'tool_calls'):
+    if any(m.get('tool_calls') for m in r.messages) and _same_without(context, template, r, 'tool_calls'):
         raise DataError('the chat template leaves out the tool calls. Use one that writes them, such as qwen_25, llama4 or tokenizer_default.', **r.at)
-    if r.more.get('tools') and _same_without(setting, template, r, 'tools'): note(setting, _tools_left_out, r.at)
+    if r.more.get('tools') and _same_without(context, template, r, 'tools'): note(context, _tools_left_out, r.at)
 
 # %% ../../nbs/formats/06_chat.ipynb #1000e964
 template_options = ('chat_template','chat_template_jinja','roles_to_train','message_field_training','message_field_training_detail',
@@ -226,20 +226,20 @@ chat_fields = {'messages': 'list of {"role": "system", "user" or "assistant", "c
                'tools': 'for templates that write tools (may be missing)'}
 _own_fields = chat_fields | {'messages': chat_fields['messages']+'; "weight": 0 or "train": false masks one'}
 
-def note_date(setting, template): # say that a template reads the date
-    if reads_date(template): note(setting, f'The chat template reads the date; it is told {setting.date}, and another day gives other tokens.')
+def note_date(context, template): # say that a template reads the date
+    if reads_date(template): note(context, f'The chat template reads the date; it is chat {context.date}, and another day gives other tokens.')
 
 @register('chat', about='Messages through a chat template; the assistant is trained, to the character.', family='chat',
-          fields=_own_fields, example=chat_example, options=(*template_options,'default_system_message'), needs=dict(chat_template='chatml'))
-def _chat(setting, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',), message_field_training=None,
+          fields=_own_fields, example=chat_example, options=(*template_options,'default_system_message'), example_options=dict(chat_template='chatml'))
+def _chat(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',), message_field_training=None,
           message_field_training_detail=None, **options):
-    template,read = template_of(setting, chat_template, chat_template_jinja),message_reader(**options)
+    template,read = template_of(context, chat_template, chat_template_jinja),message_reader(**options)
     names = (message_field_training,'weight','train')
-    note_date(setting, template)
+    note_date(context, template)
     def write(row, at):
         messages,more = read(row, at)
         training = [training_of(m, i, roles_to_train, names, message_field_training_detail, at) for i,m in enumerate(messages)]
-        r = render_messages(setting, template, messages, more, at, any(t.masked or t.extra for t in training))
-        check_tools(setting, template, r)
-        return exact_segments(setting, template, r, training)
-    return write, template_identity(template, setting)
+        r = render_messages(context, template, messages, more, at, any(t.masked or t.extra for t in training))
+        check_tools(context, template, r)
+        return exact_segments(context, template, r, training)
+    return write, template_identity(template, context)

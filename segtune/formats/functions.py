@@ -260,10 +260,10 @@ def function_format(
     f = function or load_function(path, beside)
     if not callable(f): return None
     _takes_a_row(f, path)
-    def make(setting, version=None):
+    def make(context, version=None):
         identity,unfollowed = function_identity(f, beside)
         advice = 'the cache cannot see when that changes. Give `version:` in the dataset entry, and change it with what is read'
-        if unfollowed and version is None: note(setting, f'{path}: {unfollowed[0]}; {advice}.')
+        if unfollowed and version is None: note(context, f'{path}: {unfollowed[0]}; {advice}.')
         def write(row, at): return _as_segments(_call(f, path, row, at), at)
         return write, identity
     about = (inspect.getdoc(f) or 'A function from a row to segments.').split('\n')[0]

@@ -42,26 +42,26 @@ prompt_presets = {
                          '### Instruct: Summarize the below conversation.\n\n{dialogue}\n\n### Output:\n', '{summary}\n\n### End{eos}'),
 }
 
-def _with_tokens(setting, template, where): # the template with {bos} and {eos} replaced
+def _with_tokens(context, template, where): # the template with {bos} and {eos} replaced
     placeholders(template, where=where)
-    for role in ('bos','eos'): template = template.replace('{'+role+'}', setting.names.get(role+'_token', '').replace('{','{{').replace('}','}}'))
+    for role in ('bos','eos'): template = template.replace('{'+role+'}', context.names.get(role+'_token', '').replace('{','{{').replace('}','}}'))
     return template
 
 @register('prompt', about='Two format strings: what is masked and what is trained.', family='plain', options=('prompt','answer'), styles=tuple(prompt_presets),
-          fields={'(any)': 'the fields that the two strings name'}, example=dict(instruction='Name the capital of France.', output=' Paris'), needs=dict(style='phi2'))
-def _prompt(setting, style=None, prompt=None, answer=None):
+          fields={'(any)': 'the fields that the two strings name'}, example=dict(instruction='Name the capital of France.', output=' Paris'), example_options=dict(style='phi2'))
+def _prompt(context, style=None, prompt=None, answer=None):
     if style is None and (prompt is None or answer is None):
         raise ConfigError(f'needs `prompt` and `answer`, two format strings, or one of {", ".join("prompt:"+p for p in prompt_presets)}.', field='type')
     default = prompt_presets[style] if style else (None,None)
     prompt,answer = default[0] if prompt is None else prompt, default[1] if answer is None else answer
-    prompt,answer = (_with_tokens(setting, o, k) for o,k in ((prompt,'prompt'), (answer,'answer')))
+    prompt,answer = (_with_tokens(context, o, k) for o,k in ((prompt,'prompt'), (answer,'answer')))
     names = placeholders(prompt)+placeholders(answer)
     def write(row, at):
         values = {n: field_of(row, n, at, numbers=True) for n in names}
-        return call_segments(setting, fill(prompt, values), False) + call_segments(setting, fill(answer, values), True)
+        return call_segments(context, fill(prompt, values), False) + call_segments(context, fill(answer, values), True)
     return write
 
 # %% ../../nbs/formats/07_plain.ipynb #ea997aef
 @register('text', about='One text, trained from beginning to end, with nothing added.', family='plain', options=('field',),
           fields={'text': 'the text'}, example={'text': 'Paris is the capital of France.'})
-def _text(setting, field='text'): return lambda row, at: call_segments(setting, [(field_of(row, field, at), True)], True)
+def _text(context, field='text'): return lambda row, at: call_segments(context, [(field_of(row, field, at), True)], True)
