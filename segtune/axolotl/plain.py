@@ -7,8 +7,9 @@ __all__ = []
 
 # %% ../../nbs/axolotl/03_plain.ipynb #1afa7895
 import re
+from functools import partial
 from ..encoder import Windows
-from .boundary import eos_segments, prompt_and_answer
+from .boundary import bos_segments, eos_segments, prompt_and_answer
 from ..formats.base import call_segments, field_of, register
 from ..formats.fields import answer_field, render_prompt, part_limit, prompt_field
 from ..formats.plain import placeholders
@@ -16,53 +17,76 @@ from ..formats.tokenized import segment_example, segment_fields
 from ..segments import Segment, row2segments
 
 # %% ../../nbs/axolotl/03_plain.ipynb #6af46c3e
-_user_keys = ('system_prompt','system_format','field_system','field_instruction','field_input','field_output','format','no_input_format')
-
-def _renamed(template, own): # the template with a row's own field names replaced by axolotl's
-    if not isinstance(template, str): return template
-    for ours,theirs in own.items(): template = re.sub(r'\{'+re.escape(theirs)+r'(?=[}!:])', '{'+ours, template)
+def _renamed(template, own, key, known): # the template, checked, with axolotl's field names for a row's own
+    if isinstance(template, str):
+        for ours,theirs in own.items(): template = re.sub(r'\{'+re.escape(theirs)+r'(?=[}!:])', '{'+ours, template)
+    placeholders(template, known, key)
     return template
 
-@register('user_defined', about='A prompt with format strings of your own, as axolotl spells it.', boundary='axolotl', family='plain', options=_user_keys, limit=part_limit,
-          provenance='axolotl prompt_strategies/user_defined.py, 067b021c8 (2026-07-24)',
-          fields=dict(instruction='what is asked', input='more to go on (may be missing)', output='the answer', system='the system text (may be missing)'),
-          example=dict(instruction='Name the capital.', input='France', output='Paris'), example_options=dict(format='Q: {instruction} ({input})\nA:', no_input_format='Q: {instruction}\nA:'))
-def _user_defined(context, system_prompt='', system_format='{system}', field_system='system', field_instruction='instruction', field_input='input', field_output='output',
+# %% ../../nbs/axolotl/03_plain.ipynb #6af46c40
+_user_keys = ('system_prompt','system_format','field_system','field_instruction','field_input','field_output',
+              'format','no_input_format')
+_user_fields = dict(instruction='what is asked', input='more to go on (may be missing)', output='the answer',
+                    system='the system text (may be missing)')
+
+@register('user_defined', about='A prompt with format strings of your own, as axolotl spells it.', boundary='axolotl',
+          family='plain', options=_user_keys, limit=part_limit,
+          provenance='axolotl prompt_strategies/user_defined.py, 067b021c8 (2026-07-24)', fields=_user_fields,
+          example=dict(instruction='Name the capital.', input='France', output='Paris'),
+          example_options=dict(format='Q: {instruction} ({input})\nA:', no_input_format='Q: {instruction}\nA:'))
+def _user_defined(context, system_prompt='', system_format='{system}', field_system='system',
+                  field_instruction='instruction', field_input='input', field_output='output',
                   format='{instruction} {input} ', no_input_format='{instruction} '):
     own = dict(instruction=field_instruction, input=field_input)
-    format,no_input_format,system_format = _renamed(format, own), _renamed(no_input_format, own), _renamed(system_format, dict(system=field_system))
-    placeholders(format, ('instruction','input'), 'format'), placeholders(no_input_format, ('instruction',), 'no_input_format'), placeholders(system_format, ('system',), 'system_format')
-    layout = (system_format, format, no_input_format)
+    with_input = _renamed(format, own, 'format', ('instruction','input'))
+    without = _renamed(no_input_format, own, 'no_input_format', ('instruction',))
+    layout = (_renamed(system_format, dict(system=field_system), 'system_format', ('system',)), with_input, without)
     def write(row, at):
         asked,more = prompt_field(row, field_instruction, at), prompt_field(row, field_input+'?', at)
         given = row.get(field_system) is not None
-        prompt = render_prompt(layout, prompt_field(row, field_system, at) if given else system_prompt, asked, more, given)
+        system = prompt_field(row, field_system, at) if given else system_prompt
+        prompt = render_prompt(layout, system, asked, more, given)
         return prompt_and_answer(context, prompt, [(answer_field(row, (field_output,), at), True)])
     return write
 
 # %% ../../nbs/axolotl/03_plain.ipynb #2084e95f
-_L = dict(boundary='axolotl', family='plain', options=('field',), fields={'text': 'the text'}, example={'text': 'Paris is the capital of France.'})
+_text_format = partial(register, boundary='axolotl', family='plain', options=('field',), fields={'text': 'the text'},
+                       example={'text': 'Paris is the capital of France.'})
 
-@register('completion', about='Plain text between a beginning and an end token, cut into rows of `sequence_len`.', **_L, provenance='axolotl prompt_strategies/completion.py, 067b021c8 (2026-07-24)',
-          limit=lambda s: s.sequence_len and 64*s.sequence_len-bool(s.bos), windows=lambda s: s.sequence_len and Windows(s.sequence_len))
+def _whole_text(context): # the most tokens of one text
+    return context.sequence_len and 64*context.sequence_len-bool(context.bos)
+
+def _side_by_side(context): # rows of one text
+    return context.sequence_len and Windows(context.sequence_len)
+
+@_text_format('completion', about='Plain text between a beginning and an end token, cut into rows of `sequence_len`.',
+              provenance='axolotl prompt_strategies/completion.py, 067b021c8 (2026-07-24)',
+              limit=_whole_text, windows=_side_by_side)
 def _completion(context, field='text'):
     def write(row, at):
         text = field_of(row, field, at)
-        begun = [Segment(context.bos, True)] if context.bos else []
-        return begun + call_segments(context, [(text, True)], True) + eos_segments(context, text) if text else []
+        if not text: return []
+        return bos_segments(context, True) + call_segments(context, [(text, True)], True) + eos_segments(context, text)
     return write
 
-def _overlapping(s): # pretraining windows
-    if not s.sequence_len: return None
-    return Windows(s.sequence_len-1-bool(s.bos), min(256, (s.sequence_len-1)//2), int(bool(s.bos)), int(bool(s.eos)))
+# %% ../../nbs/axolotl/03_plain.ipynb #2084e961
+def _overlapping(context): # pretraining windows
+    size = context.sequence_len
+    if not size: return None
+    return Windows(size-1-bool(context.bos), min(256, (size-1)//2), int(bool(context.bos)), int(bool(context.eos)))
 
-@register('pretrain', about='Plain text in overlapping windows, each between a beginning and an end token.', **_L, provenance='axolotl utils/data/pretraining.py and prompt_strategies/pretrain.py, 067b021c8 (2026-07-24)',
-          windows=_overlapping)
+@_text_format('pretrain', about='Plain text in overlapping windows, each between a beginning and an end token.',
+              provenance='axolotl utils/data/pretraining.py and prompt_strategies/pretrain.py, 067b021c8 (2026-07-24)',
+              windows=_overlapping)
 def _pretrain(context, field='text'):
-    def write(row, at): return [Segment(context.bos, True)]*bool(context.bos) + call_segments(context, [(field_of(row, field, at), True)], True) + [Segment(context.eos, True)]*bool(context.eos)
+    def write(row, at):
+        text = call_segments(context, [(field_of(row, field, at), True)], True)
+        return bos_segments(context, True) + text + [Segment(context.eos, True)]*bool(context.eos)
     return write
 
 # %% ../../nbs/axolotl/03_plain.ipynb #3d59d792
-register('input_output', about="axolotl's name for rows of segments, with its tokens.", fields=segment_fields, example=segment_example,
-         boundary='axolotl', provenance='axolotl prompt_strategies/input_output.py, ed70a0834 (2024-03-06)')(
-    lambda context: lambda row, at: row2segments(row, at.get('source'), at.get('row')))
+@register('input_output', about="axolotl's name for rows of segments, with its tokens.", boundary='axolotl',
+          fields=segment_fields, example=segment_example,
+          provenance='axolotl prompt_strategies/input_output.py, ed70a0834 (2024-03-06)')
+def _input_output(context):
+    return lambda row, at: row2segments(row, at.get('source'), at.get('row'))
