@@ -6,7 +6,8 @@
 __all__ = ['token_segments', 'end_options']
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c004
-from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date, range_segments, render_messages,
+from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date,
+                                  range_segments, render_messages,
                           template_options, training_of, _same_without, _tools_left_out)
 from ..encoder import find_boundary
 from ..formats.messages import message_reader, role_names
@@ -25,7 +26,8 @@ def _find_turn(context, template, r, i):
     if i==0 and r.messages[0]['role']=='system' and 'mistral' in context.source.lower(): return None
     more = {**r.more, 'real_last_index': len(r.messages)-1}
     def ids(turns): return context.encode(render(template, turns, context, r.at, **more))[0]
-    return _difference(ids([*r.messages[:i], dict(role=r.messages[i]['role'], content='[[dummy_message]]')]), ids(r.messages[:i+1]))
+    return _difference(ids([*r.messages[:i], dict(role=r.messages[i]['role'], content='[[dummy_message]]')]),
+                       ids(r.messages[:i+1]))
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c008
 def _closed(offsets, n): # each token's (first, last) character, as axolotl closes the gaps
@@ -100,9 +102,12 @@ _ends = ('turn','all','last','none')
 def _check_eot(context, tokens, eos, eot): # each is one token, and the end token is treated in one way
     for t in tokens if context.encode else ():
         n = len(context.encode(t)[0])
-        if n!=1: raise ConfigError(f'{t!r} is {n} tokens of this tokenizer, and not one. Add it under `tokens`.', field='eot_tokens')
+        if n!=1:
+            message = f'{t!r} is {n} tokens of this tokenizer, and not one. Add it under `tokens`.'
+            raise ConfigError(message, field='eot_tokens')
     if context.eos in tokens and eos!=eot:
-        raise ConfigError(f'the end token {context.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot}) must be the same.',
+        message = f'the end token {context.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot}) must be the same.'
+        raise ConfigError(message,
                           field='train_on_eot')
 
 def end_options(
@@ -119,7 +124,8 @@ def end_options(
     eot = train_on_eos if train_on_eot is None else train_on_eot
     if eot_tokens is None or eot_tokens==[context.eos]: return train_on_eos, ([context.eos] if context.eos else [], eot)
     for t in eot_tokens:
-        if t not in template: note(context, f'The chat template does not write {t!r} of eot_tokens; it is left out, as in axolotl.')
+        if t not in template:
+            note(context, f'The chat template does not write {t!r} of eot_tokens; it is left out, as in axolotl.')
     tokens = [t for t in eot_tokens if t in template]
     _check_eot(context, tokens, train_on_eos, eot)
     return train_on_eos, (tokens, eot)
@@ -128,7 +134,8 @@ def end_options(
 def _unread(context, messages, field, at): # note flags that this type does not read
     for k in ('train','weight'):
         if k==field or not any(m.get(k) in (False,0) and m.get(k) is not None for m in messages): continue
-        note(context, f'A message says "{k}": {"false" if k=="train" else 0}, which chat_template does not read, as in axolotl. '
+        note(context,
+             f'A message says "{k}": {"false" if k=="train" else 0}, which chat_template does not read, as in axolotl. '
                       f'Set message_field_training: {k}, or use type: chat.', at)
 
 def _training(context, messages, roles, field, detail, at): # what is trained of each message
@@ -145,7 +152,8 @@ def _axolotl_rendered(context, template, messages, more, at, flagged): # as `ren
 
 def _note_tools(context, template, r):
     if any(m.get('tool_calls') for m in r.messages) and _same_without(context, template, r, 'tool_calls'):
-        note(context, 'The chat template does not write the tool calls of a row, as in axolotl. Use one that does, such as qwen_25 or llama4.', r.at)
+        note(context, 'The chat template does not write the tool calls of a row, as in axolotl. Use one that does, '
+                      'such as qwen_25 or llama4.', r.at)
     if r.more.get('tools') and _same_without(context, template, r, 'tools'): note(context, _tools_left_out, r.at)
 
 def _details(messages, field): # the ranges as axolotl reads them, per message
@@ -155,43 +163,52 @@ def _details(messages, field): # the ranges as axolotl reads them, per message
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c016
 _source = 'axolotl prompt_strategies/chat_template.py, 067b021c8 (2026-07-24)'
 
-@register('chat_template', about="Messages through a chat template, with axolotl's tokens of today.", boundary='axolotl', family='chat_template',
+@register('chat_template', about="Messages through a chat template, with axolotl's tokens of today.",
+          boundary='axolotl', family='chat_template',
           fields=chat_fields, example=chat_example, handles_train_on_inputs=True, reads_tokens=True, example_options=dict(chat_template='chatml'), provenance=_source,
           options=(*template_options,'train_on_eos','train_on_eot','eot_tokens','default_system_message'))
-def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',), train_on_eos='turn', train_on_eot=None,
-                   eot_tokens=None, message_field_training=None, message_field_training_detail=None, default_system_message=None, **options):
+def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',),
+                   train_on_eos='turn', train_on_eot=None,
+                   eot_tokens=None, message_field_training=None, message_field_training_detail=None,
+                   default_system_message=None, **options):
     template,read = template_of(context, chat_template, chat_template_jinja),message_reader(**options)
     ends,turn_ends = end_options(context, template, train_on_eos, train_on_eot, eot_tokens)
     names = role_names(options.get('roles'))
-    roles,field,detail = [names.get(r, r) for r in roles_to_train or ()],message_field_training,message_field_training_detail
+    roles,field,detail = [names.get(r, r) for r in roles_to_train
+                          or ()],message_field_training,message_field_training_detail
     note_date(context, template)
-    if default_system_message: note(context, 'default_system_message changes nothing under chat_template, as in axolotl; type: chat uses it.')
+    if default_system_message:
+        note(context, 'default_system_message changes nothing under chat_template, as in axolotl; type: chat uses it.')
     def write(row, at):
         messages,more = read(row, at)
         _unread(context, messages, field, at)
         training = _training(context, messages, roles, field, detail, at)
         flagged = any(t.masked or t.extra for t in training)
         if not context.axolotl:
-            return exact_segments(context, template, render_messages(context, template, messages, more, at, flagged), training, ends,
+            return exact_segments(context, template, render_messages(context, template, messages, more, at, flagged),
+                                  training, ends,
                                   turn_ends[0] if eot_tokens else ())
         r = _axolotl_rendered(context, template, messages, more, at, flagged and not detail)
         _note_tools(context, template, r)
         ids,offsets = context.encode(r.text)
-        labels = _token_labels(context, template, r, ids, offsets, training, _details(messages, detail), ends, turn_ends)
+        labels = _token_labels(context, template, r, ids, offsets, training, _details(messages, detail), ends,
+                               turn_ends)
         return token_segments(r.text, offsets, labels, r.places)
     return write, template_identity(template, context)
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #f2432e9b
 _legacy_names = dict(alpaca='alpaca_legacy', inst='inst', mistral='inst')
 
-@register('chat_template_legacy', about="A conversation through a chat template, with axolotl's tokens of 2024.", boundary='axolotl',
+@register('chat_template_legacy', about="A conversation through a chat template, with axolotl's tokens of 2024.",
+          boundary='axolotl',
           family='chat_template', options=('chat_template','chat_template_jinja'), limit=lambda s: 2048, reads_tokens=True,
           fields={'conversations': 'list of turns: {"from": "human" or "gpt", "value": text}'}, example_options=dict(chat_template='chatml'),
           example={'conversations': [{'from':'human', 'value':'Capital of France?'}, {'from':'gpt', 'value':'Paris'}]},
           provenance='axolotl prompt_strategies/chat_template.py, e07dcb288 (2024-04-16)')
 def _chat_template_legacy(context, chat_template='chatml', chat_template_jinja=None):
     template = template_of(context, _legacy_names.get(chat_template, chat_template), chat_template_jinja)
-    read = message_reader('conversations', dict(role='from', content='value'), roles=dict(user=['human'], assistant=['gpt']))
+    read = message_reader('conversations', dict(role='from', content='value'),
+                          roles=dict(user=['human'], assistant=['gpt']))
     note_date(context, template)
     def write(row, at):
         messages,_ = read(row, at)
@@ -200,7 +217,8 @@ def _chat_template_legacy(context, chat_template='chatml', chat_template_jinja=N
         if not context.axolotl:
             return exact_segments(context, template, render_messages(context, template, messages, {}, at),
                                   [Training(m['role']=='assistant') for m in messages])
-        r,asked = _axolotl_rendered(context, template, messages, {}, at, False),render(template, messages[:1], context, at, True)
+        r,asked = _axolotl_rendered(context, template, messages, {}, at,
+                                    False),render(template, messages[:1], context, at, True)
         (ids,offsets),n = context.encode(r.text), len(context.encode(asked)[0])
         return token_segments(r.text, offsets, [k>=n for k in range(len(ids))], r.places)
     return write, template_identity(template, context)

@@ -72,7 +72,8 @@ class RowFormat:
     )->list[Segment]:
         "The segments of `row`."
         at = dict(source=source, row=line)
-        if type(row) is not dict: raise DataError(f'expected an object, got {json_type(row)}. Each line is one row.', **at)
+        if type(row) is not dict:
+            raise DataError(f'expected an object, got {json_type(row)}. Each line is one row.', **at)
         segments = self._written(row, at)
         if isinstance(segments, TokenRow): return segments
         check_text(segments, row, at)
@@ -101,7 +102,8 @@ def _written(self:RowFormat, row, at): # what the format makes of a row; any fai
         if odd := _odd_text(row): check_text([Segment(odd, True)], row, at)
         cause = e
     what = f'{type(cause).__name__}: {cause}'
-    raise DataError(f'cannot be read as {self.name} ({what[:200]}). See its fields with: segtune formats {self.name}.', **at) from cause
+    message = f'cannot be read as {self.name} ({what[:200]}). See its fields with: segtune formats {self.name}.'
+    raise DataError(message, **at) from cause
 
 # %% ../../nbs/data/00_formats.ipynb #23742005
 def _split_name(type): # (name in the registry, style)
@@ -117,8 +119,10 @@ def _unknown(name):
 
 def _styled(f, style): # {} or {'style': ...}, checked
     if style is None: return {}
-    if not f.styles: raise ConfigError(f'format {f.name!r} has no styles, got {style!r}. Write type: {f.name}.', field='type')
-    if style not in f.styles: raise ConfigError(f'format {f.name!r} has no style {style!r}. Known are {", ".join(f.styles)}.', field='type')
+    if not f.styles:
+        raise ConfigError(f'format {f.name!r} has no styles, got {style!r}. Write type: {f.name}.', field='type')
+    if style not in f.styles:
+        raise ConfigError(f'format {f.name!r} has no style {style!r}. Known are {", ".join(f.styles)}.', field='type')
     return dict(style=style)
 
 # %% ../../nbs/data/00_formats.ipynb #1741740b
@@ -134,15 +138,18 @@ def _found(type, beside): # (Format, options that its name implies)
 # %% ../../nbs/data/00_formats.ipynb #9a11ce06
 def _texts(o): return isinstance(o, list) and all(isinstance(v, str) and v for v in o)
 def _names(o): return isinstance(o, dict) and all(isinstance(k, str) and isinstance(v, str) for k,v in o.items())
-def _roles(o): return isinstance(o, dict) and all(isinstance(k, str) and (isinstance(v, str) or _texts(v)) for k,v in o.items())
-def _variables(o): return isinstance(o, dict) and all(isinstance(k, str) and k not in ('messages','add_generation_prompt') for k in o)
+def _roles(o):
+    return isinstance(o, dict) and all(isinstance(k, str) and (isinstance(v, str) or _texts(v)) for k,v in o.items())
+def _variables(o):
+    return isinstance(o, dict) and all(isinstance(k, str) and k not in ('messages','add_generation_prompt') for k in o)
 
 _kinds = dict(
     flag=('true or false', lambda o: type(o) is bool, ('split_thinking','drop_system_message','strict')),
     texts=('a list of texts, none of them empty', _texts, ('roles_to_train','eot_tokens')),
     names=('an object of keys and names', _names, ('message_property_mappings',)),
     roles=('an object of roles, each a name or a list of names', _roles, ('roles',)),
-    variables=('an object of variables, other than messages and add_generation_prompt', _variables, ('chat_template_kwargs',)),
+    variables=('an object of variables, other than messages and add_generation_prompt', _variables,
+               ('chat_template_kwargs',)),
     version=('a text or a number', lambda o: isinstance(o, (str,int,float)), ('version',)),
 )
 _kind_of = {name: (want, test) for want,test,names in _kinds.values() for name in names}
@@ -153,7 +160,8 @@ def _check_options(f, options):
         if k not in f.options and k!='style':
             near = get_close_matches(str(k), f.options, 1)
             known = f'It understands {", ".join(f.options)}.' if f.options else 'It understands none.'
-            raise ConfigError(f'format {f.name!r} has no option {k!r}. {f"Did you mean {near[0]!r}?" if near else known}', field='type')
+            message = f'format {f.name!r} has no option {k!r}. {f"Did you mean {near[0]!r}?" if near else known}'
+            raise ConfigError(message, field='type')
         want,fits = _kind_of.get(k, _text_kind)
         if not fits(v): raise ConfigError(f'expected {want}, got {v!r}.', field=k)
 
@@ -176,11 +184,14 @@ def find_format(
     _check_options(f, options)
     special_in_data = special_in_data or ('parse' if f.boundary=='axolotl' else 'literal')
     if special_in_data not in special_choices:
-        raise ConfigError(f'expected one of {", ".join(special_choices)}, got {special_in_data!r}.', field='special_in_data')
-    context = format_context(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, train_on_inputs=train_on_inputs,
+        message = f'expected one of {", ".join(special_choices)}, got {special_in_data!r}.'
+        raise ConfigError(message, field='special_in_data')
+    context = format_context(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len,
+                             train_on_inputs=train_on_inputs,
                          date=date.today().isoformat(), beside=beside, notes={})
     if f.reads_tokens and context.axolotl and context.encode is None:
-        raise ConfigError(f'format {f.name!r} needs the tokenizer itself for axolotl\'s tokens. Pass it, or set boundary: split.', field='type')
+        message = f'format {f.name!r} needs the tokenizer itself for axolotl\'s tokens.'
+        raise ConfigError(f'{message} Pass it, or set boundary: split.', field='type')
     write,more = _made(f, context, options)
     identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=context.names, bos=context.bos,
                     special_in_data=special_in_data, exact=not context.axolotl, **options, **more)
@@ -191,11 +202,13 @@ def _made(f, context, options): # the row function and what else identifies it
     except SegtuneError: raise
     except Exception as e: cause = e
     else: return made if isinstance(made, tuple) else (made, {})
-    raise ConfigError(f'format {f.name!r} cannot be made with these options ({type(cause).__name__}: {cause}).', field='type') from cause
+    message = f'format {f.name!r} cannot be made with these options ({type(cause).__name__}: {cause}).'
+    raise ConfigError(message, field='type') from cause
 
 def _row_format(f, context, write, identity, special_in_data):
     limit,windows = f.limit and context.axolotl and f.limit(context), f.windows and f.windows(context)
-    return RowFormat(f.name, context.boundary, write, dict(identity, windows=windows and list(windows)), context.train_on_inputs and not f.handles_train_on_inputs,
+    return RowFormat(f.name, context.boundary, write, dict(identity, windows=windows and list(windows)),
+                     context.train_on_inputs and not f.handles_train_on_inputs,
                      limit or None, windows or None, context.special, special_in_data, context.notes)
 
 # %% ../../nbs/data/00_formats.ipynb #0db8f776

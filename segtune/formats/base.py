@@ -68,7 +68,8 @@ def format_context(
         adds = bool(names.get('bos_token')) and names['bos_token']!=names.get('eos_token')
         return FormatContext(names, adds, tuple(names.values()), **config)
     special = tuple(t['content'] for t in tokenizer.spec['added_tokens'])
-    return FormatContext(tokenizer.names, tokenizer.adds_bos, special, tokenizer.chat_template, tokenizer.source, _encode_of(tokenizer),
+    return FormatContext(tokenizer.names, tokenizer.adds_bos, special, tokenizer.chat_template, tokenizer.source,
+                         _encode_of(tokenizer),
                    tokenizer=tokenizer, **config)
 
 # %% ../../nbs/formats/00_base.ipynb #5e70aa02
@@ -139,7 +140,9 @@ def field_of(
 )->str: # The text
     "The text in a field of a row."
     if type(row) is not dict: raise DataError(f'expected an object, got {json_type(row)}. Each line is one row.', **at)
-    if name not in row: raise DataError(f'the field {name!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.{nearest(name, row)}', **at)
+    if name not in row:
+        message = f'the field {name!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.{nearest(name, row)}'
+        raise DataError(message, **at)
     o = row[name]
     if type(o) is str: return o
     if numbers and type(o) in (int,float): return str(o)
@@ -177,7 +180,8 @@ def call_segments(
 special_choices = ('parse','literal','error')
 
 @lru_cache(64)
-def _special_pattern(special): return re.compile('|'.join(map(re.escape, sorted(filter(None, special), key=len, reverse=True))) or r'(?!)')
+def _special_pattern(special):
+    return re.compile('|'.join(map(re.escape, sorted(filter(None, special), key=len, reverse=True))) or r'(?!)')
 
 def _literal(s, pattern): # `s` with each special text in it as a segment that is never read as a token
     out,done = [],0

@@ -95,7 +95,8 @@ class _Chat: # one conversation under one template
         except DataError: return None
 
     def _tail(self, i, end): # the template's text after message i that belongs to its turn
-        after = self.text[end:min([p.start for p in self.places if p.start>=end and p.message>i], default=len(self.text))]
+        after = self.text[end:min([p.start for p in self.places if p.start>=end and p.message>i],
+                                  default=len(self.text))]
         part = self._part(i+1)
         return after if part is None else _common(after, part[end:]) if part[:end]==self.text[:end] else after
 
@@ -132,7 +133,9 @@ def whole(self:_Chat, i, ends=True): # what of message i is trained, as (start, 
     m,mine = self.messages[i],[p for p in self.places if p.message==i]
     if m.get('tool_calls'): return self._tool_call_span(i)
     leave = 'Give it "weight": 0, or use another template.'
-    if not mine: raise DataError(f'the chat template leaves out message {i} ({m["role"]}), which should be trained. {leave}', **self.at)
+    if not mine:
+        message = f'the chat template leaves out message {i} ({m["role"]}), which should be trained. {leave}'
+        raise DataError(message, **self.at)
     if len({p.part for p in mine})<len(mine):
         raise DataError(f'the chat template writes message {i} more than once. Write the row as segments.', **self.at)
     start,end,asked = mine[0].start,mine[-1].end,self._asked(i)
@@ -174,7 +177,8 @@ def training_of(
 
 # %% ../../nbs/formats/06_chat.ipynb #8e11aa01
 def _without(start, end, holes): # what is left of a range
-    return [(a+start, b+start) for a,b in _gaps([(max(a-start, 0), min(b, end)-start) for a,b in holes if b>start and a<end], end-start)]
+    return [(a+start, b+start)
+            for a,b in _gaps([(max(a-start, 0), min(b, end)-start) for a,b in holes if b>start and a<end], end-start)]
 
 def _ranges(chat, i, t, ends): # what of message i is trained, in characters of the text
     found = [r for a,b in t.extra for r in chat.chars(i, a, b)]
@@ -195,7 +199,8 @@ def exact_segments(
     "What is trained of a conversation, to the character."
     chat = _Chat(context, template, rendered, eot_tokens)
     last = max((i for i,t in enumerate(training) if t.trained), default=-1)
-    ranges = [r for i,t in enumerate(training) for r in _ranges(chat, i, t, ends in ('turn','all') or ends=='last' and i==last)]
+    ranges = [r for i,t in enumerate(training) for r in _ranges(chat, i, t,
+                                                                ends in ('turn','all') or ends=='last' and i==last)]
     if ends=='all': ranges += [chat.ended(i) for i,t in enumerate(training) if not t.trained]
     return find_boundary(context.boundary).join(range_segments(chat.text, ranges, chat.places), 'touch')
 
@@ -214,31 +219,38 @@ def check_tools(
 ):
     "Refuse tool calls that are not written, and note tools that are not."
     if any(m.get('tool_calls') for m in r.messages) and _same_without(context, template, r, 'tool_calls'):
-        raise DataError('the chat template leaves out the tool calls. Use one that writes them, such as qwen_25, llama4 or tokenizer_default.', **r.at)
+        message = 'the chat template leaves out the tool calls.'
+        raise DataError(f'{message} Use one that writes them, such as qwen_25, llama4 or tokenizer_default.', **r.at)
     if r.more.get('tools') and _same_without(context, template, r, 'tools'): note(context, _tools_left_out, r.at)
 
 # %% ../../nbs/formats/06_chat.ipynb #1000e964
 template_options = ('chat_template','chat_template_jinja','roles_to_train','message_field_training','message_field_training_detail',
                     *message_options)
-chat_example = {'messages': [dict(role='system', content='Answer in one word.'), dict(role='user', content='Capital of France?'),
+chat_example = {'messages': [dict(role='system', content='Answer in one word.'),
+                             dict(role='user', content='Capital of France?'),
                              dict(role='assistant', content='Paris')]}
 chat_fields = {'messages': 'list of {"role": "system", "user" or "assistant", "content": text}',
                'tools': 'for templates that write tools (may be missing)'}
 _own_fields = chat_fields | {'messages': chat_fields['messages']+'; "weight": 0 or "train": false masks one'}
 
 def note_date(context, template): # say that a template reads the date
-    if reads_date(template): note(context, f'The chat template reads the date; it is chat {context.date}, and another day gives other tokens.')
+    if reads_date(template):
+        note(context,
+             f'The chat template reads the date; it is told {context.date}, and another day gives other tokens.')
 
 @register('chat', about='Messages through a chat template; the assistant is trained, to the character.', family='chat',
-          fields=_own_fields, example=chat_example, options=(*template_options,'default_system_message'), example_options=dict(chat_template='chatml'))
-def _chat(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',), message_field_training=None,
+          fields=_own_fields, example=chat_example, options=(*template_options,'default_system_message'),
+          example_options=dict(chat_template='chatml'))
+def _chat(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',),
+          message_field_training=None,
           message_field_training_detail=None, **options):
     template,read = template_of(context, chat_template, chat_template_jinja),message_reader(**options)
     names = (message_field_training,'weight','train')
     note_date(context, template)
     def write(row, at):
         messages,more = read(row, at)
-        training = [training_of(m, i, roles_to_train, names, message_field_training_detail, at) for i,m in enumerate(messages)]
+        training = [training_of(m, i, roles_to_train, names, message_field_training_detail, at)
+                    for i,m in enumerate(messages)]
         r = render_messages(context, template, messages, more, at, any(t.masked or t.extra for t in training))
         check_tools(context, template, r)
         return exact_segments(context, template, r, training)

@@ -41,7 +41,8 @@ def render_prompt(
     "The prompt of one instruction."
     if not isinstance(system, str): system = system[0 if input else 1]
     head = fill(style[0], dict(system=system)) if system else []
-    return [(t, d and system_data) for t,d in head] + fill(style[1 if input else 2], dict(instruction=instruction, input=input))
+    return [(t, d and system_data) for t,d in head] + fill(style[1 if input else 2],
+                                                           dict(instruction=instruction, input=input))
 
 def part_limit(
     context:FormatContext,

@@ -105,7 +105,8 @@ class Followed:
 _plain = (str,bytes,int,float,complex,bool,type(None))
 
 def _code(code): # compiled code, without line numbers and file names
-    consts = [_code(c) if isinstance(c, CodeType) else repr(sorted(map(repr, c))) if isinstance(c, frozenset) else repr(c) for c in code.co_consts]
+    consts = [_code(c) if isinstance(c, CodeType) else repr(sorted(map(repr, c))) if isinstance(c, frozenset)
+              else repr(c) for c in code.co_consts]
     return [code.co_code.hex(), code.co_names, code.co_varnames, consts]
 
 def _globals_of(f): # the globals that a function's code names, in code inside it also
@@ -125,12 +126,12 @@ def _values(o): # what is inside a value, by name
     if isinstance(o, partial): return dict(func=o.func, args=o.args, keywords=o.keywords)
     if isinstance(o, MethodType): return dict(func=o.__func__, self=o.__self__)
     if isinstance(o, FunctionType):
-        held = dict(defaults=o.__defaults__, kwdefaults=o.__kwdefaults__, cells=[*_cells(o)], wrapped=getattr(o, '__wrapped__', None))
+        held = dict(defaults=o.__defaults__, kwdefaults=o.__kwdefaults__, cells=[*_cells(o)],
+                    wrapped=getattr(o, '__wrapped__', None))
         return held if _own_file(sys.modules.get(o.__module__)) else held | dict(globals=_globals_of(o))
     if isinstance(o, dict): return {repr(k): v for k,v in sorted(o.items(), key=lambda p: repr(p[0]))}
     if isinstance(o, (list,tuple)): return dict(enumerate(o))
     return vars(o) if hasattr(o, '__dict__') and not isinstance(o, (type,ModuleType)) else {}
-
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c014
 def _follow_value(follow, o, where, depth=0): # one value, and what is inside it
@@ -191,7 +192,8 @@ def load_function(
     "The function that a name stands for."
     module,_,name = path.rpartition('.')
     first = Path(beside) if beside is not None and (Path(beside)/module.partition('.')[0]).with_suffix('.py').exists() else None
-    first = first or (Path(beside) if beside is not None and (Path(beside)/module.partition('.')[0]).is_dir() else Path(getcwd()))
+    first = first or (Path(beside) if beside is not None
+                      and (Path(beside)/module.partition('.')[0]).is_dir() else Path(getcwd()))
     if not all(o.isidentifier() for o in path.split('.')): return None
     try: return getattr(_import(module, first), name, None)
     except ModuleNotFoundError as e:
@@ -204,7 +206,8 @@ def load_function(
 def _own_frames(e): # the user's frames of a traceback, innermost last
     here = str(Path(__file__).resolve().parent) if '__file__' in globals() else '<none>'
     frames = traceback.TracebackException.from_exception(e).stack
-    return [f for f in frames if not f.filename.startswith((here,'<frozen')) and not str(f.filename).startswith(_installed_in())]
+    return [f for f in frames if not f.filename.startswith((here,'<frozen'))
+            and not str(f.filename).startswith(_installed_in())]
 
 def _place(e): # ` in my_formats.py, line 3`, or nothing
     frames = _own_frames(e)
@@ -217,12 +220,14 @@ def _as_dict(o, i, at): # one entry of what a function returned, as a segment of
     if isinstance(o, dict): return o
     if isinstance(o, (tuple,list)) and len(o)==2: return dict(zip(('text','label'), o))
     got = f'{type(o).__name__} of {len(o)}' if isinstance(o, (tuple,list)) else type(o).__name__
-    raise DataError(f'the format function returned a {got} as entry {i}. Return (text, label) pairs, or Segments for more.', **at)
+    message = f'the format function returned a {got} as entry {i}. Return (text, label) pairs, or Segments for more.'
+    raise DataError(message, **at)
 
 def _as_segments(out, at): # whatever a user's function returned, checked
     if isinstance(out, dict): return row2segments(out, at.get('source'), at.get('row'))
     if not isinstance(out, (list,tuple)):
-        raise DataError(f'the format function returned {type(out).__name__}. Return a list of (text, label) pairs.', **at)
+        message = f'the format function returned {type(out).__name__}. Return a list of (text, label) pairs.'
+        raise DataError(message, **at)
     made = row2segments({'segments':[_as_dict(o, i, at) for i,o in enumerate(out)]}, at.get('source'), at.get('row'))
     return [o if isinstance(o, Segment) else m for o,m in zip(out, made)]
 
@@ -243,13 +248,16 @@ def user_traceback(
     if cause is None or isinstance(cause, SegtuneError): return ''
     lines = traceback.StackSummary.from_list(_own_frames(cause)).format()
     if not lines: return ''
-    return ''.join(['Traceback (most recent call last):\n', *lines, *traceback.format_exception_only(type(cause), cause)])
+    return ''.join(['Traceback (most recent call last):\n', *lines,
+                    *traceback.format_exception_only(type(cause), cause)])
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c023
 def _takes_a_row(f, path):
     try: inspect.signature(f).bind({})
     except ValueError: return # no signature to be had
-    except TypeError as e: raise ConfigError(f'{path!r} cannot be called with a row ({e}). A format function takes one argument.', field='type') from None
+    except TypeError as e:
+        message = f'{path!r} cannot be called with a row ({e}). A format function takes one argument.'
+        raise ConfigError(message, field='type') from None
 
 def function_format(
     path:str, # Its name, for messages

@@ -31,7 +31,8 @@ def _message(m, i, field, keys, roles, at):
     if keys['role'] not in m: field_of(m, keys['role'], at)
     role = m[keys['role']]
     if not isinstance(role, str):
-        raise DataError(f'expected a string, got {json_type(role)}. A role is a word such as user.', field=f'{field}[{i}].{keys["role"]}', **at)
+        message = f'expected a string, got {json_type(role)}. A role is a word such as user.'
+        raise DataError(message, field=f'{field}[{i}].{keys["role"]}', **at)
     out = {k:v for k,v in m.items() if k not in keys.values()}
     out |= {k: m[v] for k,v in keys.items() if v in m}
     return {**out, 'role': roles.get(role, role)}
@@ -49,7 +50,8 @@ def read_messages(
     keys = {'role':'role', 'content':'content', **(keys or {})}
     names = role_names(roles)
     out = [_message(m, i, field_messages, keys, names, at) for i,m in enumerate(turn_dicts(row, field_messages, at))]
-    if out[0]['role']!='system' and isinstance(row.get(field_system), str): out.insert(0, dict(role='system', content=row[field_system]))
+    if out[0]['role']!='system' and isinstance(row.get(field_system), str):
+        out.insert(0, dict(role='system', content=row[field_system]))
     return out[1:] if drop_system_message and out[0]['role']=='system' else out
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c011
@@ -67,7 +69,8 @@ def split_thinking(
     if pair is None: return message
     begin,end = content.find(pair[0]),content.find(pair[1])
     rest = content[end+len(pair[1]):].lstrip()
-    if all(o in rest for o in _solution): rest = rest[rest.find(_solution[0])+len(_solution[0]):rest.find(_solution[1])].strip()
+    if all(o in rest for o in _solution):
+        rest = rest[rest.find(_solution[0])+len(_solution[0]):rest.find(_solution[1])].strip()
     return {**message, key: content[begin+len(pair[0]):end].strip(), 'content': rest}
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c015
@@ -89,13 +92,15 @@ def check_content(
     if isinstance(content, list):
         odd = [p.get('type') if isinstance(p, dict) else json_type(p) for p in content if part_text(p) is None]
         if not odd: return
-        raise DataError(f'message {i} has content of type {odd[0]!r}, which has no text to train. Only text parts are read.', **at)
+        message = f'message {i} has content of type {odd[0]!r}, which has no text to train. Only text parts are read.'
+        raise DataError(message, **at)
     got = 'nothing' if 'content' not in m else json_type(content)
     raise DataError(f'message {i} ({m["role"]}): expected text as content, got {got}.', **at)
 
 def _parsed(o, what, at): # JSON in a string, parsed
     try: return json.loads(o)
-    except (ValueError,RecursionError) as e: raise DataError(f'the {what} are a string, but no JSON ({e}). Write them as an object.', **at) from None
+    except (ValueError,RecursionError) as e:
+        raise DataError(f'the {what} are a string, but no JSON ({e}). Write them as an object.', **at) from None
 
 def _calls(m, i, at): # the message with the arguments of its tool calls as objects
     calls = m.get('tool_calls')
@@ -105,7 +110,8 @@ def _calls(m, i, at): # the message with the arguments of its tool calls as obje
     calls = deepcopy(calls)
     for c in calls:
         f = c.get('function')
-        if isinstance(f, dict) and isinstance(f.get('arguments'), str): f['arguments'] = _parsed(f['arguments'], f'arguments of message {i}', at)
+        if isinstance(f, dict) and isinstance(f.get('arguments'), str):
+            f['arguments'] = _parsed(f['arguments'], f'arguments of message {i}', at)
     return {**m, 'tool_calls':calls}
 
 def read_tools(
@@ -117,11 +123,13 @@ def read_tools(
     tools = row.get(field)
     if not tools: return None
     if not isinstance(tools, list) or not all(isinstance(t, dict) for t in tools):
-        raise DataError(f'expected a list of objects, got {json_type(tools)}. Write each tool as an object.', field=field, **at)
+        message = f'expected a list of objects, got {json_type(tools)}. Write each tool as an object.'
+        raise DataError(message, field=field, **at)
     tools = deepcopy(tools)
     for t in tools:
         f = t.get('function')
-        if isinstance(f, dict) and isinstance(f.get('parameters'), str): f['parameters'] = _parsed(f['parameters'], 'parameters of a tool', at)
+        if isinstance(f, dict) and isinstance(f.get('parameters'), str):
+            f['parameters'] = _parsed(f['parameters'], 'parameters of a tool', at)
     return tools
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c019
@@ -140,7 +148,8 @@ def read_flag(
 def _range(d, where, at): # (start, end, trained) of one range of a detail
     def is_int(o): return type(o) is int and o>=0
     if not isinstance(d, dict) or not is_int(d.get('begin_offset')) or not is_int(d.get('end_offset')) or type(d.get('train')) is not bool:
-        raise DataError('expected {"begin_offset": number, "end_offset": number, "train": true or false}.', field=where, **at)
+        message = 'expected {"begin_offset": number, "end_offset": number, "train": true or false}.'
+        raise DataError(message, field=where, **at)
     return d['begin_offset'], d['end_offset']+1, d['train']
 
 def read_detail(
@@ -153,8 +162,10 @@ def read_detail(
     detail = m.get(field) if field else None
     if detail is None: return None
     where = f'messages[{i}].{field}'
-    if not isinstance(detail, list): raise DataError(f'expected a list of ranges, got {json_type(detail)}.', field=where, **at)
-    if not isinstance(m.get('content'), str): raise DataError('ranges of characters need a content that is one text.', field=where, **at)
+    if not isinstance(detail, list):
+        raise DataError(f'expected a list of ranges, got {json_type(detail)}.', field=where, **at)
+    if not isinstance(m.get('content'), str):
+        raise DataError('ranges of characters need a content that is one text.', field=where, **at)
     out = [_range(d, f'{where}[{j}]', at) for j,d in enumerate(detail)]
     odd = next((o for o in out if o[0]>=o[1] or o[0]>=len(m['content'])), None)
     if odd:
@@ -181,7 +192,8 @@ def joined(
     messages:list[dict],
 )->list[dict]: # Copies where something changed
     "The messages with each list of text parts as one text."
-    def one(m): return {**m, 'content':''.join(map(part_text, m['content']))} if isinstance(m.get('content'), list) else m
+    def one(m):
+        return {**m, 'content':''.join(map(part_text, m['content']))} if isinstance(m.get('content'), list) else m
     return [one(m) for m in messages]
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c026
@@ -206,7 +218,8 @@ def message_reader(
     default_system_message:str|None=None, # A system text for rows that bring none
 )->Callable: # `(row, at) -> (messages, other variables of the template)`
     "The function that reads the messages of a row."
-    keys = _keys(message_property_mappings, message_field_role, message_field_content, field_thinking, template_thinking_key)
+    keys = _keys(message_property_mappings, message_field_role, message_field_content, field_thinking,
+                 template_thinking_key)
     apart = globals()['split_thinking']
     def read(row, at):
         messages = read_messages(row, at, field_messages, keys, roles, field_system, drop_system_message)

@@ -12,10 +12,12 @@ from ..segments import ConfigError
 
 # %% ../../nbs/formats/07_plain.ipynb #220bade0
 def _checked_spec(name, spec, conversion, template, where): # a width or conversion that works for text
-    if '{' in (spec or ''): raise ConfigError(f'a placeholder inside another, in {template!r}, is not filled.', field=where)
+    if '{' in (spec or ''):
+        raise ConfigError(f'a placeholder inside another, in {template!r}, is not filled.', field=where)
     try: format(Formatter().convert_field('x', conversion), spec or '')
     except (ValueError,TypeError) as e:
-        raise ConfigError(f'{{{name}}} cannot be written so in {template!r} ({e}). The values of fields are texts.', field=where) from None
+        message = f'{{{name}}} cannot be written so in {template!r} ({e}). The values of fields are texts.'
+        raise ConfigError(message, field=where) from None
 
 def placeholders(
     template:str, # A format string
@@ -38,20 +40,27 @@ def placeholders(
 # %% ../../nbs/formats/07_plain.ipynb #0dc67498
 prompt_presets = {
     'phi2': ('Instruct: {instruction}\nOutput:', '{output}{eos}'),
-    'dialogue_summary': ('\nBelow is an instruction that describes a task. Write a response that appropriately completes the request.\n\n'
-                         '### Instruct: Summarize the below conversation.\n\n{dialogue}\n\n### Output:\n', '{summary}\n\n### End{eos}'),
+    'dialogue_summary': ('\nBelow is an instruction that describes a task. Write a response that appropriately '
+                         'completes the request.\n\n'
+                         '### Instruct: Summarize the below conversation.\n\n{dialogue}\n\n'
+                         '### Output:\n', '{summary}\n\n### End{eos}'),
 }
 
 def _with_tokens(context, template, where): # the template with {bos} and {eos} replaced
     placeholders(template, where=where)
-    for role in ('bos','eos'): template = template.replace('{'+role+'}', context.names.get(role+'_token', '').replace('{','{{').replace('}','}}'))
+    for role in ('bos','eos'):
+        template = template.replace('{'+role+'}', context.names.get(role+'_token',
+                                                                    '').replace('{','{{').replace('}','}}'))
     return template
 
-@register('prompt', about='Two format strings: what is masked and what is trained.', family='plain', options=('prompt','answer'), styles=tuple(prompt_presets),
-          fields={'(any)': 'the fields that the two strings name'}, example=dict(instruction='Name the capital of France.', output=' Paris'), example_options=dict(style='phi2'))
+@register('prompt', about='Two format strings: what is masked and what is trained.', family='plain',
+          options=('prompt','answer'), styles=tuple(prompt_presets),
+          fields={'(any)': 'the fields that the two strings name'},
+          example=dict(instruction='Name the capital of France.', output=' Paris'), example_options=dict(style='phi2'))
 def _prompt(context, style=None, prompt=None, answer=None):
     if style is None and (prompt is None or answer is None):
-        raise ConfigError(f'needs `prompt` and `answer`, two format strings, or one of {", ".join("prompt:"+p for p in prompt_presets)}.', field='type')
+        message = f'needs `prompt` and `answer`, two format strings, or one of {", ".join("prompt:"+p for p in prompt_presets)}.'
+        raise ConfigError(message, field='type')
     default = prompt_presets[style] if style else (None,None)
     prompt,answer = default[0] if prompt is None else prompt, default[1] if answer is None else answer
     prompt,answer = (_with_tokens(context, o, k) for o,k in ((prompt,'prompt'), (answer,'answer')))
@@ -62,6 +71,8 @@ def _prompt(context, style=None, prompt=None, answer=None):
     return write
 
 # %% ../../nbs/formats/07_plain.ipynb #ea997aef
-@register('text', about='One text, trained from beginning to end, with nothing added.', family='plain', options=('field',),
+@register('text', about='One text, trained from beginning to end, with nothing added.', family='plain',
+          options=('field',),
           fields={'text': 'the text'}, example={'text': 'Paris is the capital of France.'})
-def _text(context, field='text'): return lambda row, at: call_segments(context, [(field_of(row, field, at), True)], True)
+def _text(context, field='text'):
+    return lambda row, at: call_segments(context, [(field_of(row, field, at), True)], True)

@@ -89,7 +89,8 @@ def _watched(f): # a filter whose numbers, arguments and result are bounded
         _weigh(*(o for o in args if isinstance(o, (list,tuple,dict))))
         texts = [o for o in args if isinstance(o, str)]
         if f.__name__=='do_replace' and len(texts)==3: _bounded(texts[0].count(texts[1])*len(texts[2]))
-        if f.__name__=='sync_do_join' and texts: _bounded(max((len(o) for o in args if isinstance(o, (list,tuple))), default=0)*len(texts[-1]))
+        if f.__name__=='sync_do_join' and texts:
+            _bounded(max((len(o) for o in args if isinstance(o, (list,tuple))), default=0)*len(texts[-1]))
         out = f(*args, **kwargs)
         if isinstance(out, str): _bounded(len(out))
         return out
@@ -102,7 +103,8 @@ def _called(f, args, kwargs): # a call of a method of a text: will its result be
     if not isinstance(s, str): return
     _numbers([*args, *kwargs.values()])
     _weigh(*args, *kwargs.values())
-    if name=='replace' and len(args)>1 and all(isinstance(o, str) for o in args[:2]): _bounded(s.count(args[0])*len(args[1]))
+    if name=='replace' and len(args)>1 and all(isinstance(o, str) for o in args[:2]):
+        _bounded(s.count(args[0])*len(args[1]))
     if name=='join' and args and isinstance(args[0], (list,tuple)): _bounded(len(s)*len(args[0]))
     if name in ('format','format_map') and _wide.search(s): _bounded(max_chars+1)
     if name=='expandtabs': _bounded(s.count('\t')*int(args[0] if args else 8))
@@ -137,7 +139,8 @@ def _environment():
         def call(__self, __context, __obj, *args, **kwargs):
             _step(); _called(__obj, args, kwargs)
             return super().call(__context, __obj, *args, **kwargs)
-    return _furnished(Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation], finalize=_printable))
+    return _furnished(Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation],
+                              finalize=_printable))
 
 def _furnished(env): # the environment with transformers' names, and without what is another in every run
     for name in _growing: env.filters[name] = _watched(env.filters[name])

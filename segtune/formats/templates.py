@@ -50,11 +50,13 @@ def _jinja(text, beside): # Jinja text, or what is in the file that it names
     try: return (tries or [Path(text)])[0].read_text(encoding='utf-8')
     except (OSError,ValueError) as e: why = getattr(e, 'strerror', None) or str(e)
     where = ' beside the config and in the current directory' if beside is not None else ''
-    raise ConfigError(f'{text!r} is neither Jinja text nor a file that can be read{where} ({why}).', field='chat_template_jinja')
+    message = f'{text!r} is neither Jinja text nor a file that can be read{where} ({why}).'
+    raise ConfigError(message, field='chat_template_jinja')
 
 def _own(context): # the tokenizer's template
     if context.chat_template: return context.chat_template
-    raise ConfigError('the tokenizer has no chat template. Name one, such as chatml, or give your own with chat_template: jinja.',
+    message = 'the tokenizer has no chat template.'
+    raise ConfigError(f'{message} Name one, such as chatml, or give your own with chat_template: jinja.',
                       field='chat_template')
 
 def _named(name): # the Jinja text of a name
@@ -62,14 +64,18 @@ def _named(name): # the Jinja text of a name
     if '{' in name: return name
     instead = 'Set chat_template: tokenizer_default, or give a Jinja file with chat_template: jinja and chat_template_jinja.'
     if name in unwritten_templates:
-        raise ConfigError(f'{name!r} is not written here: {unwritten_templates[name]}. {instead}', field='chat_template')
-    raise ConfigError(f'unknown chat template {name!r}.{nearest(name, chat_templates)} Known are {", ".join(chat_templates)}. {instead}',
+        message = f'{name!r} is not written here: {unwritten_templates[name]}. {instead}'
+        raise ConfigError(message, field='chat_template')
+    message = f'unknown chat template {name!r}.{nearest(name, chat_templates)} Known are {", ".join(chat_templates)}.'
+    raise ConfigError(f'{message} {instead}',
                       field='chat_template')
 
 def _chosen(context, name, jinja): # the Jinja text
     if jinja and name in (None,'jinja'): return _jinja(jinja, context.beside)
     name = name or 'tokenizer_default'
-    if name=='jinja': raise ConfigError('chat_template: jinja needs `chat_template_jinja`, Jinja text or a file with it.', field='chat_template')
+    if name=='jinja':
+        message = 'chat_template: jinja needs `chat_template_jinja`, Jinja text or a file with it.'
+        raise ConfigError(message, field='chat_template')
     if name=='tokenizer_default': return _own(context)
     if not name.startswith('tokenizer_default_fallback_'): return _named(name)
     return context.chat_template or _named(name.removeprefix('tokenizer_default_fallback_'))
@@ -83,7 +89,8 @@ def template_of(
     for k,v in dict(chat_template=chat_template, chat_template_jinja=chat_template_jinja).items():
         if v is not None and not isinstance(v, str): raise ConfigError(f'expected a text, got {v!r}.', field=k)
     template = _chosen(context, chat_template, chat_template_jinja)
-    if not isinstance(template, str): raise ConfigError(f'expected Jinja text, got {type(template).__name__}.', field='chat_template')
+    if not isinstance(template, str):
+        raise ConfigError(f'expected Jinja text, got {type(template).__name__}.', field='chat_template')
     compile_template(template)
     return template
 
@@ -106,12 +113,14 @@ def _thought_key(message): # the key of its thoughts, or None
 def _content(message, part): # a text of a message: its content, one of its text parts, or its thoughts
     if part<0: return message[_thought_key(message)]
     content = message['content']
-    return content if isinstance(content, str) else [p['text'] for p in content if isinstance(p, dict) and isinstance(p.get('text'), str)][part]
+    return content if isinstance(content, str) else [p['text'] for p in content if isinstance(p, dict)
+                                                     and isinstance(p.get('text'), str)][part]
 
 def _marked(message, i): # the message with marks for its texts
     key,content = _thought_key(message),message.get('content')
     if key: message = {**message, key:_mark(i, -1)}
-    if isinstance(content, str) and (content or not message.get('tool_calls')): return {**message, 'content':_mark(i, 0)}
+    if isinstance(content, str) and (content or not message.get('tool_calls')):
+        return {**message, 'content':_mark(i, 0)}
     if not isinstance(content, list): return message
     parts,j = [],0
     for p in content:
@@ -127,7 +136,8 @@ def _skeleton(text): # the template's own texts, and the (message, part) of each
 # %% ../../nbs/formats/05_templates.ipynb #fbee4322
 def _forms(text): # as it is, or stripped
     n = '\n'
-    return list(dict.fromkeys((text, text.rstrip(), text.lstrip(), text.strip(), text.rstrip(n), text.lstrip(n), text.strip(n))))
+    return list(dict.fromkeys((text, text.rstrip(), text.lstrip(), text.strip(), text.rstrip(n), text.lstrip(n),
+                               text.strip(n))))
 
 def _match(text, own, contents): # [(start, end)] of the contents, or None; tries the forms of each in turn
     if not text.startswith(own[0]): return None
