@@ -221,7 +221,7 @@ def _describe(name, tok):
     f,fmt = formats[name],example_format(name, tok)
     _print(f'{name}: {f.about}')
     for k,v in f.fields.items(): _print(f'  {k}: {v}')
-    for what,o in (('boundary', f.boundary), ('styles', ', '.join(f.styles)), ('options', ', '.join(f.options)), ('read from', f.read_from)):
+    for what,o in (('boundary', f.boundary), ('styles', ', '.join(f.styles)), ('options', ', '.join(f.options)), ('read from', f.provenance)):
         if o: _print(f'  ({what}: {o})')
     _print(f'\nexample row\n  {json.dumps(f.example, ensure_ascii=False)}\n\nsegments')
     segments = fmt(f.example)

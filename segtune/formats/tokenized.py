@@ -8,20 +8,23 @@ __all__ = ['segment_fields', 'segment_example', 'read_tokens', 'spell_tokens', '
 # %% ../../nbs/formats/08_tokenized.ipynb #a7b0c004
 from bisect import bisect_right
 from itertools import accumulate, groupby
-from .base import Setting, register
+from .base import FormatContext, register
 from ..encoder import TokenRow
 from ..segments import DataError, Segment, json_type, row2segments
 
 # %% ../../nbs/formats/08_tokenized.ipynb #a7b0c007
 def _ints(row, name, at): # a list of whole numbers
     o = row[name]
-    if not isinstance(o, (list,tuple)): raise DataError(f'expected a list of numbers, got {json_type(o)}.', field=name, **at)
+    if not isinstance(o, (list,tuple)):
+        raise DataError(f'expected a list of numbers, got {json_type(o)}.', field=name, **at)
     odd = next((i for i,v in enumerate(o) if type(v) is not int), None)
     if odd is None: return list(o)
     raise DataError(f'expected a whole number, got {json_type(o[odd])}.', field=f'{name}[{odd}]', **at)
 
 def _same_length(ids, other, name, at):
-    if len(other)!=len(ids): raise DataError(f'has {len(other)} numbers, and input_ids has {len(ids)}. They must be as many.', field=name, **at)
+    if len(other)!=len(ids):
+        message = f'has {len(other)} numbers, and input_ids has {len(ids)}. They must be as many.'
+        raise DataError(message, field=name, **at)
 
 def read_tokens(
     row:dict, # With `input_ids`, `labels` and perhaps `attention_mask`
@@ -30,23 +33,28 @@ def read_tokens(
 )->tuple[list[int],list[int]]: # ids and labels, length T; a label is -100 where masked, else the id
     "The checked tokens of a row."
     for k in ('input_ids','labels'):
-        if k not in row: raise DataError(f'{k!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.', **at)
+        if k not in row:
+            raise DataError(f'{k!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.', **at)
     ids,labels = _ints(row, 'input_ids', at),_ints(row, 'labels', at)
     _same_length(ids, labels, 'labels', at)
     for i,(t,label) in enumerate(zip(ids, labels)):
         if t<0 or n_vocab is not None and t>=n_vocab:
-            raise DataError(f'{t} is no id of this tokenizer, which has {n_vocab} tokens. Tokenize the data with the model\'s own tokenizer.'
+            raise DataError(f'{t} is no id of this tokenizer, which has {n_vocab} tokens. Tokenize the data with the '
+                            f'model\'s own tokenizer.'
                             if n_vocab is not None else f'{t} is no token id.', field=f'input_ids[{i}]', **at)
         if label not in (-100, t):
-            raise DataError(f'expected -100 or {t}, the id at its own place, got {label}. Labels are not shifted: the model does that.',
+            message = f'expected -100 or {t}, the id at its own place, got {label}.'
+            raise DataError(f'{message} Labels are not shifted: the model does that.',
                             field=f'labels[{i}]', **at)
     if row.get('attention_mask') is not None:
-        mask = [int(o) if type(o) is bool else o for o in row['attention_mask']] if isinstance(row['attention_mask'], list) else row['attention_mask']
+        mask = [int(o) if type(o) is bool else o for o in row['attention_mask']] if isinstance(row['attention_mask'],
+                                                                                               list) else row['attention_mask']
         mask = _ints({'attention_mask':mask}, 'attention_mask', at)
         _same_length(ids, mask, 'attention_mask', at)
         hidden = next((i for i,o in enumerate(mask) if o!=1), None)
         if hidden is not None:
-            raise DataError(f'expected 1, got {mask[hidden]}. Rows are padded anew: leave out the tokens that are hidden.',
+            message = f'expected 1, got {mask[hidden]}. Rows are padded anew: leave out the tokens that are hidden.'
+            raise DataError(message,
                             field=f'attention_mask[{hidden}]', **at)
     return ids, labels
 
@@ -67,12 +75,12 @@ def spell_tokens(
 
 # %% ../../nbs/formats/08_tokenized.ipynb #a7b0c014
 def token_row(
-    setting:Setting, # Its tokenizer spells the tokens; without one they are shown as numbers
+    context:FormatContext, # Its tokenizer spells the tokens; without one they are shown as numbers
     row:dict, # With `input_ids` and `labels`
     at:dict, # `source` and `row`, for errors
 )->TokenRow:
     "A row of tokens with the segments that they spell."
-    tok = setting.tokenizer
+    tok = context.tokenizer
     table = tok.token_bytes if tok is not None else None
     ids,labels = read_tokens(row, at, table and len(table))
     text,spans = spell_tokens([table[i] if table else f' {i}'.encode() for i in ids])
@@ -83,11 +91,14 @@ def token_row(
         done = end
     return TokenRow(out, ids, labels, spans)
 
-_fields = {'input_ids': 'list of token ids', 'labels': 'as many: -100 where masked, else the id', 'attention_mask': 'all 1 (may be missing)'}
+_fields = {'input_ids': 'list of token ids', 'labels': 'as many: -100 where masked, else the id',
+           'attention_mask': 'all 1 (may be missing)'}
 
-@register('tokenized', about='Rows that are token ids and labels already.', family='tokenized', labels_inputs=True, fields=_fields,
-          example={'input_ids': [70, 71, 72], 'labels': [-100, 71, 72]}, read_from='axolotl docs/dataset-formats/tokenized.qmd, 067b021c8 (2026-07-24)')
-def _tokenized(setting): return lambda row, at: token_row(setting, row, at)
+@register('tokenized', about='Rows that are token ids and labels already.', family='tokenized',
+          handles_train_on_inputs=True, fields=_fields,
+          example={'input_ids': [70, 71, 72], 'labels': [-100, 71, 72]},
+          provenance='axolotl docs/dataset-formats/tokenized.qmd, 067b021c8 (2026-07-24)')
+def _tokenized(context): return lambda row, at: token_row(context, row, at)
 
 # %% ../../nbs/formats/08_tokenized.ipynb #259ba4f1
 segment_fields = {'segments': 'list of {"text": string, "label": true or false}'}
@@ -95,8 +106,8 @@ segment_example = {'segments': [dict(label=True, text='<s>Hello\n'), dict(label=
                                  dict(label=False, text='goodbye '), dict(label=True, text='farewell</s>')]}
 
 @register('segments', about='Text segments, each trained or masked.', fields=segment_fields, example=segment_example)
-def _segments(setting):
+def _segments(context):
     def write(row, at):
-        if 'segments' not in row and 'input_ids' in row: return token_row(setting, row, at)
+        if 'segments' not in row and 'input_ids' in row: return token_row(context, row, at)
         return row2segments(row, at.get('source'), at.get('row'))
     return write
