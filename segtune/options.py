@@ -14,11 +14,11 @@ __all__ = ['Boundary', 'Amount', 'Positive', 'Part', 'Count', 'Number', 'Seed', 
 
 # %% ../nbs/00a_options.ipynb #0a0p0004
 import inspect
-from difflib import get_close_matches
 from functools import wraps
 from os import PathLike, fspath
 from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from .hints import suggest
 from .segments import ConfigError
 
 # %% ../nbs/00a_options.ipynb #0a0p0007
@@ -339,9 +339,7 @@ def near_key(
     known, # Names that there are
 )->str|None:
     "The option that an unknown name most likely means."
-    known = list(known)
-    if _elsewhere.get(key) in known: return _elsewhere[key]
-    return next(iter(get_close_matches(key, known, 1, 0.85)), None)
+    return meant if (meant := _elsewhere.get(key)) in known else suggest(key, known)
 
 # %% ../nbs/00a_options.ipynb #0a0p001a
 def make_options(

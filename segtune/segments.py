@@ -10,9 +10,9 @@ __all__ = ['json_decoder', 'printable', 'SegtuneError', 'DataError', 'ConfigErro
 # %% ../nbs/00_segments.ipynb #e99efd43
 import json, re, unicodedata
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from os import PathLike, fspath
 from typing import NamedTuple
+from .hints import suggest
 
 # %% ../nbs/00_segments.ipynb #8ae83426
 _unprintable = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff]')
@@ -89,8 +89,8 @@ _fields = dict(text=str, label=bool, special=bool, fresh=bool)
 _hints = dict.fromkeys(_fields, 'Write true or false, without quotes.') | dict(text='Write the text as a string.')
 
 def _near(name, names):
-    near = get_close_matches(name, names, 1)
-    return f' Did you mean {near[0]!r}?' if near else ''
+    near = suggest(name, names)
+    return f' Did you mean {near!r}?' if near else ''
 
 def _check(s, i, at):
     if type(s) is not dict:
@@ -130,8 +130,8 @@ def _listed(row, at): # the row's list of segments, unchecked
         msg = f'expected an object, got {_shown(row)} ({json_type(row)}). Each line is one {{"segments": [...]}}.'
         raise DataError(msg, **at)
     if 'segments' not in row:
-        near = get_close_matches('segments', [k for k in row if type(k) is str], 1)
-        meant = f' Is {near[0]!r} meant?' if near else ''
+        near = suggest('segments', row)
+        meant = f' Is {near!r} meant?' if near else ''
         raise DataError(f'"segments" is missing; the row has {", ".join(map(repr, row)) or "no keys"}.{meant}', **at)
     found = row['segments']
     if type(found) is list: return found

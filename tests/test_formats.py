@@ -225,7 +225,7 @@ def test_axolotls_faults_are_named(rule, type, row, options):
 # ---- names, options, functions
 
 @pytest.mark.parametrize("type,options,message", [
-    ("alpacca", {}, "type: unknown format 'alpacca'. Did you mean alpaca or alpaca_chat?"),
+    ("alpacca", {}, "type: unknown format 'alpacca'. Did you mean alpaca?"),
     ("alpaca:chatlm", {}, "type: format 'alpaca' has no style 'chatlm'. Known are instruct, chat, chatml, phi."),
     ("context_qa:chat", {}, "type: format 'context_qa' has no styles, got 'chat'. Write type: context_qa."),
     ("sharegpt", dict(conversaton="chatml"), "type: format 'sharegpt' has no option 'conversaton'. Did you mean 'conversation'?"),

@@ -13,11 +13,11 @@ __all__ = ['need_packages', 'quiet', 'Precision', 'choose_precision', 'quantizat
 import copy, json, os, re, shutil, warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from ..options import AdapterOptions, LoraOptions, ModelOptions, VocabularyOptions, takes
+from ..hints import suggest
 from ..segments import ConfigError, DataError, MissingError, SegtuneError
 from ..tokenizer import base_path
 
@@ -110,8 +110,8 @@ def overridden(
     known = {*own, *config.attribute_map, *(_rope if hasattr(config, 'rope_parameters') else ())}
     for k,v in copy.deepcopy(overrides or {}).items():
         if k not in known and not hasattr(config, k):
-            near = get_close_matches(str(k), known, 1)
-            hint = f' Did you mean {near[0]!r}?' if near else ''
+            near = suggest(k, known)
+            hint = f' Did you mean {near!r}?' if near else ''
             raise ConfigError(f'the config of a {config.model_type} model has no {k!r}.{hint}', field=field)
         if k in _rope and hasattr(config, 'rope_parameters'): k,v = 'rope_parameters',_new_rope(config, k, v)
         inner = getattr(config, k, None)
@@ -319,9 +319,9 @@ def check_targets(
     last = sorted({'.'.join(n.split('.')[-parts:]) for n in known if n} - _numbers(known))
     for o in names:
         if any(n==o or n.endswith(f'.{o}') for n in known): continue
-        near = get_close_matches(str(o), last, 1)
+        near = suggest(o, last)
         there = linear_layers(model) if key=='lora_target_modules' else last
-        hint = f' Did you mean {near[0]!r}?' if near else ''
+        hint = f' Did you mean {near!r}?' if near else ''
         which = 'linear layers' if key=='lora_target_modules' else f'{kind}s'
         raise ConfigError(f'the model has no {kind} {o!r}.{hint} Its {which} are {", ".join(there)}.', field=key)
 

@@ -10,11 +10,11 @@ __all__ = ['needed_package', 'usable_optimizers', 'check_optimizer', 'parse_opti
 # %% ../../nbs/training/03_optimizers.ipynb #b0ba4216
 import math
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 from ..options import LearningOptions, OptimizerOptions, RateOptions, ScheduleOptions, takes
+from ..hints import suggest
 from ..segments import ConfigError
 from .batches import Steps
 
@@ -53,8 +53,8 @@ def usable_optimizers()->list[str]: # Sorted
 # %% ../../nbs/training/03_optimizers.ipynb #d87431c7
 def _known(value, allowed, field):
     if value in allowed: return value
-    near = get_close_matches(str(value), allowed, 1)
-    raise ConfigError(f'{value!r} is not known.{f" Did you mean {near[0]!r}?" if near else ""} '
+    near = suggest(value, allowed)
+    raise ConfigError(f'{value!r} is not known.{f" Did you mean {near!r}?" if near else ""} '
                       f'Known are {", ".join(sorted(allowed))}.', field=field)
 
 def check_optimizer(
