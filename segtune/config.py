@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from .axolotl_keys import fate, ignored_note, is_given, translate
-from .options import Boundary, Count, FormatOptions, Number, PrepareOptions, Text
-from .options import TokenizerOptions, TrainOptions, near_key, opt, own, say_problems
+from .declare import Count, Number, Text, near_key, opt, own, say_problems
+from .options import Boundary, FormatOptions, PrepareOptions, TokenizerOptions, TrainOptions
 from .segments import ConfigError
 from .yaml_file import YamlFile, override, read_yaml
 

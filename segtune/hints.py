@@ -21,7 +21,7 @@ def _likeness(a, b): # of two names' words: 1 the same but for punctuation, 0 so
     pairs = zip(a, b) if len(a)==len(b) else [(one, two)]
     if any(v[0]!=w[0] for v,w in pairs): return 0
     if len(one)>3 and sorted(one)==sorted(two): return 0.95
-    return SequenceMatcher(None, one, two, autojunk=False).ratio()
+    return SequenceMatcher(None, '_'.join(a), '_'.join(b), autojunk=False).ratio()
 
 def suggest(
     name:str, # Unknown

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segtune.axolotl_keys import fate, is_given, near_key, why_ignored, why_refused
+from segtune.axolotl_keys import fate, is_given, why_ignored, why_refused
 from segtune.config import Config, check, load_config
+from segtune.declare import near_key
 from segtune.project import Project, open_config
 from segtune.segments import ConfigError
 

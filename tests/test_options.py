@@ -9,7 +9,8 @@ import yaml
 import segtune.config
 import segtune.options
 from segtune.config import Config
-from segtune.options import LoraOptions, Options, TrainOptions, options_table
+from segtune.declare import Options, make_options, options_table
+from segtune.options import LoraOptions, TrainOptions
 from segtune.segments import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +107,7 @@ def test_run_settings_of_a_call_stay(settings, tmp_path, name):
     (dict(lora_dropout="high"), "lora_dropout: expected a number, got 'high'."),
     (dict(foo=1), "foo: unknown option.")])
 def test_an_argument_is_checked_as_a_key_is(given, said):
-    with pytest.raises(ConfigError) as e: segtune.options.make_options(LoraOptions, given)
+    with pytest.raises(ConfigError) as e: make_options(LoraOptions, given)
     assert str(e.value) == said
 
 def test_groups_know_their_own_keys_only():

@@ -9,7 +9,6 @@ __all__ = ['check_text', 'RowFormat', 'find_format', 'example_format']
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
-from difflib import get_close_matches
 from fastcore.basics import patch
 from ..formats import chat, plain, tokenized  # noqa: F401
 from ..axolotl import chat_template, instruct, sharegpt  # noqa: F401
@@ -17,6 +16,7 @@ from ..axolotl import plain as axolotl_plain  # noqa: F401
 from ..encoder import TokenRow, Windows
 from ..formats.base import formats, guard_special, noted, format_context, special_choices
 from ..formats.functions import function_format
+from ..hints import suggest
 from ..segments import ConfigError, DataError, Segment, SegtuneError, json_type
 
 # %% ../../nbs/data/00_formats.ipynb #9a11ce01
@@ -113,8 +113,8 @@ def _split_name(type): # (name in the registry, style)
     return base, style or None
 
 def _unknown(name):
-    near = get_close_matches(name, formats, 3)
-    hint = f'Did you mean {" or ".join(near)}?' if near else f'Known are {", ".join(formats)}; or name a function as module.function.'
+    near = suggest(name, formats)
+    hint = f'Did you mean {near}?' if near else f'Known are {", ".join(formats)}; or name a function as module.function.'
     raise ConfigError(f'unknown format {name!r}. {hint}', field='type')
 
 def _styled(f, style): # {} or {'style': ...}, checked
@@ -158,9 +158,9 @@ _text_kind = ('a text', lambda o: isinstance(o, str))
 def _check_options(f, options):
     for k,v in options.items():
         if k not in f.options and k!='style':
-            near = get_close_matches(str(k), f.options, 1)
+            near = suggest(k, f.options)
             known = f'It understands {", ".join(f.options)}.' if f.options else 'It understands none.'
-            message = f'format {f.name!r} has no option {k!r}. {f"Did you mean {near[0]!r}?" if near else known}'
+            message = f'format {f.name!r} has no option {k!r}. {f"Did you mean {near!r}?" if near else known}'
             raise ConfigError(message, field='type')
         want,fits = _kind_of.get(k, _text_kind)
         if not fits(v): raise ConfigError(f'expected {want}, got {v!r}.', field=k)

@@ -10,11 +10,11 @@ __all__ = ['formats', 'special_choices', 'FormatContext', 'format_context', 'not
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import lru_cache
 from string import Formatter
 from typing import NamedTuple
 from ..encoder import find_boundary
+from ..hints import suggest
 from ..segments import ConfigError, DataError, Segment, json_type
 
 # %% ../../nbs/formats/00_base.ipynb #ddfccc98
@@ -129,8 +129,8 @@ def nearest(
     known, # What there is
 )->str: # ` Is 'output' meant?`, or nothing
     "A suggestion for an error message."
-    near = get_close_matches(name, [str(k) for k in known], 1, 0.5)
-    return f' Is {near[0]!r} meant?' if near else ''
+    near = suggest(name, known)
+    return f' Is {near!r} meant?' if near else ''
 
 def field_of(
     row:dict, # A row as read from the data

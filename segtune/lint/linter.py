@@ -10,7 +10,6 @@ __all__ = ['severities', 'row_hashes', 'RowIndex', 'find_duplicates', 'share_bou
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 from hashlib import blake2b
 import numpy as np
 import segtune.lint.row_rules # noqa: F401 (its rules register themselves)
@@ -18,6 +17,7 @@ from fastcore.basics import patch
 from ..encoder import EncodedBatch, Encoder
 from ..laws import Finding
 from .rules import LintBatch, LintContext, aliases, apply_rule, rule, rules
+from ..hints import suggest
 from ..segments import ConfigError
 
 # %% ../../nbs/lint/02_linter.ipynb #8b4efe7a
@@ -193,8 +193,8 @@ def rule_ids(
     "The rules that these names mean."
     out = {aliases.get(o, o) for o in names}
     for o in out-set(rules):
-        near = get_close_matches(o, [*rules, *aliases], 1)
-        hint = f'Did you mean {near[0]!r}?' if near else f'Rules are {", ".join(rules)}.'
+        near = suggest(o, [*rules, *aliases])
+        hint = f'Did you mean {near!r}?' if near else f'Rules are {", ".join(rules)}.'
         raise ConfigError(f'there is no lint rule {o!r}. {hint}', field='lint_silence')
     return out
 
