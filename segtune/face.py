@@ -15,7 +15,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from fastcore.basics import patch
 from .config import Config, DataOptions, DatasetEntry, check, read_config
-from .data.prepare import Source
+from .data.shards import Source
 from .data.prepared import Findings, PreparedData
 from .data.sources import Rows, find_rows
 from .encoder import format_encoder

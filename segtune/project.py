@@ -21,7 +21,8 @@ from .data.prepared import PreparedData
 from .data.formats import find_format
 from .data.lineage import SourceRow, source_rows
 from .models import bundled_path
-from .data.prepare import Prepared, Source, train_val_split
+from .data.prepare import Prepared, train_val_split
+from .data.shards import Source
 from .formats.base import formats
 from .lint.rules import lint_context
 from .segments import ConfigError

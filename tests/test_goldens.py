@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from segtune.data.formats import find_format
-from segtune.data.prepare import RowOptions, iter_encoded
+from segtune.data.jobs import RowOptions, iter_encoded
 from segtune.encoder import format_encoder
 from segtune.models import bundled
 from segtune.project import Project

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from segtune.data.formats import find_format
 from segtune.data.lineage import grep, lineage, load_with_row_ids, read_batches, source_rows, token_origin
-from segtune.data.prepare import Source, prepare
+from segtune.data.prepare import prepare
+from segtune.data.shards import Source
 from segtune.data.sources import find_rows
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from segtune.axolotl.boundary import tied as tied_by
-from segtune.data.prepare import limit_length
+from segtune.data.shards import limit_length
 from segtune.data.stdlib import stdlib_rows
 from segtune.encoder import Encoder, boundaries
 from segtune.laws import label_law, prompt_law, text_law

@@ -22,7 +22,8 @@ from segtune.data.files import read_file
 from segtune.data.findings import prepare_and_lint
 from segtune.data.formats import find_format
 from segtune.data.lineage import lineage, origins, read_rows, source_rows
-from segtune.data.prepare import PrepareStats, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard, prepare, token_modules, train_val_split
+from segtune.data.prepare import prepare, token_modules, train_val_split
+from segtune.data.shards import PrepareStats, RowOptions, SeenRows, ShardRow, Source, drop_seen, encode_shard
 from segtune.data.sources import Rows, find_rows
 from segtune.encoder import Encoder
 from segtune.lint.linter import Linter

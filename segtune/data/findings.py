@@ -19,8 +19,9 @@ from ..laws import Finding
 from .lineage import SourceRow, origins, read_batches
 from ..lint.rules import rules
 from ..lint.linter import Linter
-from .prepare import Prepared, Shard, Source, encoders_of, iter_encoded, prepare
-from .prepare import train_val_split
+from .prepare import Prepared, prepare, train_val_split
+from .jobs import encoders_of, iter_encoded
+from .shards import Shard, Source
 from ..options import PrepareOptions, RowOptions, takes
 from ..segments import ConfigError
 from ..look.stats import row_stats

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from ..encoder import EncodedBatch, EncodedRow, format_encoder
 from .stamps import digest_of
-from .prepare import Prepared, ShardRow, Source, encode_shard
+from .prepare import Prepared
+from .shards import ShardRow, Source, encode_shard
 from ..segments import DataError
 
 # %% ../../nbs/data/06_lineage.ipynb #a05310fb

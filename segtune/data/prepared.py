@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from .findings import add_held_out, held_rows, lint_shards, linter_for
 from .findings import prepare_and_lint, row_findings, stats_of
 from .lineage import origins, source_rows, truncate_row
-from .prepare import Prepared, Source
+from .prepare import Prepared
+from .shards import Source
 from ..options import HoldOutOptions, RowOptions, takes
 from ..lint.linter import summary
 from ..lint.rules import rules

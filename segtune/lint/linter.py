@@ -9,6 +9,7 @@ __all__ = ['severities', 'row_hashes', 'RowIndex', 'find_duplicates', 'share_bou
 # %% ../../nbs/lint/02_linter.ipynb #46ecbb04
 from collections import Counter
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 from hashlib import blake2b
 import numpy as np
@@ -316,6 +317,15 @@ def merge(self:Linter,
     self._held.extend(other._held)
     self.n_rows += other.n_rows
     return self
+
+# %% ../../nbs/lint/02_linter.ipynb #36c53e15
+@patch
+def fresh(self:Linter)->Linter:
+    "A linter with the same rules and context that has looked at nothing."
+    new = copy(self)
+    new.n_rows,new.levels,new._seen,new._held = 0,{},RowIndex(),RowIndex()
+    new._of_rows,new._of_set = (Counter(),[]),(Counter(),[])
+    return new
 
 # %% ../../nbs/lint/02_linter.ipynb #863eb138
 def count_severities(
