@@ -8,6 +8,7 @@ __all__ = ['encode_flat', 'load_fast', 'probe_texts', 'first_difference', 'prove
 # %% ../nbs/02a_fast.ipynb #264a48b3
 import hashlib, json, os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from itertools import chain
 import numpy as np
 from .models import cache_dir
 from .segments import TokenizerError, visible
+from .storage import read_json, write_json
 from .tokenizer import is_library_fault
 
 # %% ../nbs/02a_fast.ipynb #acb81268
@@ -81,12 +83,9 @@ def _proof_path(backend): # where the proof for this tokenizer and these librari
     return cache_dir()/'fast'/f'{hashlib.sha256(what.encode()).hexdigest()[:32]}.json'
 
 def _remember(path, differs):
-    part = path.with_name(f'{path.name}.{os.getpid()}')
-    try:
+    with suppress(OSError): # without the memory it is proved again next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(dict(differs=differs)), encoding='utf-8')
-        part.replace(path)
-    except OSError: pass # without the memory it is proved again next time
+        write_json(path, dict(differs=differs))
 
 def prove(
     backend, # A `tokenizers.Tokenizer`
@@ -94,8 +93,8 @@ def prove(
 )->str|None: # None if it is proved equal; else a text that is encoded differently
     "Does it give the same ids as Hugging Face's library? Remembered by tokenizer and versions."
     path = _proof_path(backend)
-    try: return json.loads(path.read_text(encoding='utf-8'))['differs']
-    except (OSError, ValueError, KeyError, TypeError): pass
+    known = read_json(path) or {}
+    if 'differs' in known: return known['differs']
     found = first_difference(backend, encode, probe_texts(backend))
     _remember(path, found)
     return found

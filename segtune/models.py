@@ -16,6 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 from .segments import ConfigError, MissingError
+from .storage import write_json
 
 # %% ../nbs/01_models.ipynb #62263670
 def _bundled():
@@ -220,8 +221,7 @@ def _fill(folder, name, model, file, weights):
     made = {'tokenizer_config.json':_tokenizer_config(facts)}
     if weights: made['config.json'] = _config(facts, tensors)
     if weights: made['generation_config.json'] = dict(_ids(facts), do_sample=False)
-    for o,content in made.items():
-        (folder/o).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding='utf-8')
+    for o,content in made.items(): write_json(folder/o, content)
     _tokenizer(facts).save(str(folder/'tokenizer.json'))
     (folder/'NOTICE').write_text(_notice(name, model, file), encoding='utf-8')
     if weights: _write_weights(folder, facts, tensors)
