@@ -14,10 +14,11 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
 import numpy as np
+from fastcore.basics import patch
 from .models import cache_dir
 from .segments import TokenizerError, visible
 from .storage import read_json, write_json
-from .tokenizer import is_library_fault
+from .tokenizer_file import is_library_fault
 
 # %% ../nbs/02a_fast.ipynb #acb81268
 def encode_flat(
@@ -38,15 +39,26 @@ def load_fast(
     fast = Tokenizer.from_json_str(backend.to_str())
     def encode(texts):
         ids,starts = fast.encode_batch_flat(texts)
-        return np.frombuffer(ids, np.uint32).astype(np.int32), np.diff(np.frombuffer(starts, np.uint64).astype(np.int64))
+        starts = np.frombuffer(starts, np.uint64).astype(np.int64)
+        return np.frombuffer(ids, np.uint32).astype(np.int32), np.diff(starts)
     return encode
 
 # %% ../nbs/02a_fast.ipynb #2d06ed6d
-_corners = ['', ' ', '  a', 'a  ', ' \n', '\r\n', '\n\n\n', '\t\tx', '\x00', 'a\x00b', '\x7f', '\xa0', '\u2581', '\u2581\u2581x', 'x\u2581',
-    '\ufeffBOM', '\u200b', '\u200d', '\ufffd', 'e\u0301', '\u00e9', '\u1e9b\u0323', '\ufb01', '\u212b', '\u0130', '\u00df', '\u01c5',
-    'I\u2019m', "don't DON'T we'LL", 'x'*5000, 'ab'*3000, '1234567890'*9, '3.14e-10', '\u0661\u0662', '\u0e17\u0e35\u0e48', '\u4e2d\u6587\u5b57',
-    '\u3042\u30a2', '\uac00\u1100\u1161', '\u0928\u093f', '\U0001f468\u200d\U0001f469\u200d\U0001f467', '\U0001f1e9\U0001f1ea',
-    '<0x0A>', '<0x00>', '<unk>', '<s>', '</s>', '<|endoftext|>', '[UNK]', '##a', 'http://a.b/c?d=e&f', 'a_b-c', '{"k": [1, 2]}', 'def f(x):\n\treturn x\n']
+_spaces = ['', ' ', '  a', 'a  ', ' \n', '\r\n', '\n\n\n', '\t\tx', '\x00', 'a\x00b', '\x7f', '\xa0', '\u2581',
+           '\u2581\u2581x', 'x\u2581', '\ufeffBOM', '\u200b', '\u200d', '\ufffd']
+_letters = ['e\u0301', '\u00e9', '\u1e9b\u0323', '\ufb01', '\u212b', '\u0130', '\u00df', '\u01c5', 'I\u2019m',
+            "don't DON'T we'LL", 'x'*5000, 'ab'*3000, '1234567890'*9, '3.14e-10', '\u0661\u0662', '\u0e17\u0e35\u0e48',
+            '\u4e2d\u6587\u5b57', '\u3042\u30a2', '\uac00\u1100\u1161', '\u0928\u093f',
+            '\U0001f468\u200d\U0001f469\u200d\U0001f467', '\U0001f1e9\U0001f1ea']
+_marks = ['<0x0A>', '<0x00>', '<unk>', '<s>', '</s>', '<|endoftext|>', '[UNK]', '##a', 'http://a.b/c?d=e&f', 'a_b-c',
+          '{"k": [1, 2]}', 'def f(x):\n\treturn x\n']
+_corners = [*_spaces, *_letters, *_marks]
+_blocks = np.array([(0x20,0x7f), (0xa0,0x250), (0x300,0x370), (0x370,0x600), (0x900,0xe80), (0x2000,0x2c00),
+                    (0x3040,0xa000), (0x1f300,0x1fa00)]) # of Unicode
+
+# %% ../nbs/02a_fast.ipynb #4e6dbb2d
+def _around(t): # texts in which an added token has company
+    return t, f' {t}', f'{t} ', f'a{t}b', f'{t}{t}', f' a {t} b ', t.upper(), t[:-1], f'{t}\n x'
 
 def probe_texts(
     backend, # A `tokenizers.Tokenizer`
@@ -54,13 +66,12 @@ def probe_texts(
 )->list[str]: # The same ones each time
     "Texts on which two implementations of a tokenizer would differ."
     added = [t.content for t in backend.get_added_tokens_decoder().values()]
-    company = [o for t in added for o in (t, f' {t}', f'{t} ', f'a{t}b', f'{t}{t}', f' a {t} b ', t.upper(), t[:-1], f'{t}\n x')]
+    company = [o for t in added for o in _around(t)]
     runs = [c*n for c in (' ', '\n', '\t', '7', 'a', '.', '\u2581') for n in (2, 3, 5, 8, 17, 33, 100)]
     singles = [chr(i) for i in range(1, 0x600)] + [f'a {chr(i)} b' for i in range(0x80, 0x3000, 7)]
     rng = np.random.default_rng(0)
-    blocks = np.array([(0x20,0x7f), (0xa0,0x250), (0x300,0x370), (0x370,0x600), (0x900,0xe80), (0x2000,0x2c00), (0x3040,0xa000), (0x1f300,0x1fa00)])
     def one():
-        low,high = blocks[rng.integers(len(blocks), size=rng.integers(1, 30))].T
+        low,high = _blocks[rng.integers(len(_blocks), size=rng.integers(1, 30))].T
         return ''.join(map(chr, rng.integers(low, high)))
     return [*_corners, *company, *runs, *singles, *(one() for _ in range(n_random))]
 
@@ -140,7 +151,7 @@ class FlatEncoder:
     "Encodes texts with the fastest library that is proved equal."
     def __init__(self,
         backend, # A `tokenizers.Tokenizer`
-        token_bytes:list[bytes]|Callable|None=None, # The bytes of every id, or what gives them; None: leave this check out
+        token_bytes:list[bytes]|Callable|None=None, # The bytes of every id, or what gives them; None: no such check
         prefix:bool=False, # Does it add a space at the start of a text?
         start:int=500_000, # Characters to encode before the fast library is loaded
         load:Callable=load_fast, # Makes the fast encoder
@@ -154,31 +165,35 @@ class FlatEncoder:
         if callable(table): table = table()
         return table and SpellingCheck(table, prefix, self.backend.get_added_tokens_decoder())
 
-    def __call__(self,
-        texts:list[str], # To encode, each by itself
-    )->tuple[np.ndarray,np.ndarray]: # All ids in one int32 array, and the number of ids of each text
-        "Encode texts."
-        if self.left is not None and self.left<=0: self._choose()
-        if self.fast: return self._checked(texts)
-        if self.left is not None: self.left -= sum(map(len, texts))
-        return encode_flat(self.backend, texts)
+# %% ../nbs/02a_fast.ipynb #405e8513
+@patch
+def __call__(self:FlatEncoder,
+    texts:list[str], # To encode, each by itself
+)->tuple[np.ndarray,np.ndarray]: # All ids in one int32 array, and the number of ids of each text
+    "Encode texts."
+    if self.left is not None and self.left<=0: self._choose()
+    if self.fast: return self._checked(texts)
+    if self.left is not None: self.left -= sum(map(len, texts))
+    return encode_flat(self.backend, texts)
 
-    def _choose(self):
-        self.left = None
-        try: fast = self.load(self.backend)
-        except BaseException as e:
-            if not is_library_fault(e): raise
-            self.note = f'fastokens does not read this tokenizer ({type(e).__name__}), so tokenizers is used.'
-            return
-        if (text := prove(self.backend, fast)) is None: self.fast = fast
-        else: self.note = f'fastokens gives other tokens for {visible(text[:40])!r}, so tokenizers is used.'
+@patch
+def _choose(self:FlatEncoder):
+    self.left = None
+    try: fast = self.load(self.backend)
+    except BaseException as e:
+        if not is_library_fault(e): raise
+        self.note = f'fastokens does not read this tokenizer ({type(e).__name__}), so tokenizers is used.'
+        return
+    if (text := prove(self.backend, fast)) is None: self.fast = fast
+    else: self.note = f'fastokens gives other tokens for {visible(text[:40])!r}, so tokenizers is used.'
 
 # %% ../nbs/02a_fast.ipynb #405bd611
 def _sample(first, n): # positions of a batch that are encoded both ways: the first thousand, then one in a thousand
     after = max(1000, -(-first//1000)*1000)
     return [*range(min(n, max(0, 1000-first))), *range(after-first, n, 1000)]
 
-def _checked(self, texts):
+@patch
+def _checked(self:FlatEncoder, texts):
     try: ids,n = self.fast(texts)
     except BaseException as e:
         if not is_library_fault(e): raise
@@ -192,5 +207,3 @@ def _checked(self, texts):
     _remember(_proof_path(self.backend), bad)
     raise TokenizerError(f'fastokens and tokenizers disagree about {visible(bad[:80])!r}. Nothing was kept. '
                          'Run again: this tokenizer is now left to the tokenizers library.')
-
-FlatEncoder._checked = _checked

@@ -11,7 +11,9 @@ from bisect import bisect_left, bisect_right
 from itertools import accumulate, chain
 from typing import NamedTuple
 import numpy as np
-from .encoder import EncodedBatch, Encoder, encode_pieces, row2pieces, trained_chars
+from .encoded import EncodedBatch, trained_chars
+from .pieces import row2pieces
+from .encoder import Encoder, encode_pieces
 from .segments import Segment, visible
 
 # %% ../nbs/04_laws.ipynb #e76d6296
@@ -24,6 +26,7 @@ class Finding(NamedTuple):
     message:str # What is wrong, with the text
     fix:str # What to do
 
+# %% ../nbs/04_laws.ipynb #888bff39
 class RowText:
     "A row's text, and the segments under it."
     def __init__(self,
@@ -131,6 +134,7 @@ def _apart(tok, inside, lefts, rights): # is a text always cut between such a le
     if not spec['model'].get('byte_fallback') or spec['pre_tokenizer']: return False # unknown characters may join
     return not re.search(inside, '▁'.join(o.decode(errors='replace') for o in tok.token_bytes))
 
+# %% ../nbs/04_laws.ipynb #275f4864
 def _ready(tok): # (pattern of safe cuts, added tokens, those after which a text surely begins anew), made once
     if not hasattr(tok, '_safe'):
         added = tok.spec['added_tokens']
@@ -145,6 +149,7 @@ def _ready(tok): # (pattern of safe cuts, added tokens, those after which a text
         tok._safe = re.compile('|'.join(found) or '(?!)'),tuple(texts),clear
     return tok._safe
 
+# %% ../nbs/04_laws.ipynb #a6fdc6cf
 def safe_cuts(
     tok, # A `FastTokenizer`
     text:str, # A row's text

@@ -107,21 +107,7 @@ def _check(s, i, at):
         want = 'a string' if k=='text' else 'true or false'
         raise DataError(f'expected {want}, got {_shown(v)} ({json_type(v)}). {_hints[k]}', segment=i, field=k, **at)
 
-# %% ../nbs/00_segments.ipynb #01b88b28
-def row2segments(
-    row:dict, # `{"segments": [{"text": str, "label": bool}, ...]}`; other columns are ignored
-    source:str|None=None, # File the row came from, for errors
-    line:int|None=None, # Its line, counted from 1, for errors
-)->list[Segment]: # One per entry, in order; empty texts stay
-    "The checked segments of `row`."
-    at,out = dict(source=source, row=line),[]
-    for i,s in enumerate(_listed(row, at)):
-        plain = type(s) is dict and len(s)==2 and type(s.get('text')) is str and type(s.get('label')) is bool
-        if not plain: _check(s, i, at)
-        if not s['text'].isascii(): _check_surrogates(s['text'], 'text', dict(at, segment=i))
-        out.append(Segment(**s) if len(s)==2 else _rare_segment(s))
-    return out
-
+# %% ../nbs/00_segments.ipynb #58009d7e
 def _rare_segment(s):
     return Segment(s['text'], s['label'], s.get('special', True), fresh=s.get('fresh', False))
 
@@ -142,6 +128,21 @@ def _check_surrogates(text, field, at):
     except UnicodeEncodeError as e:
         msg = f'character {e.start} is a lone surrogate, {text[e.start]!a}, which is not text.'
         raise DataError(f'{msg} Write the whole character, or remove it.', field=field, **at) from None
+
+# %% ../nbs/00_segments.ipynb #01b88b28
+def row2segments(
+    row:dict, # `{"segments": [{"text": str, "label": bool}, ...]}`; other columns are ignored
+    source:str|None=None, # File the row came from, for errors
+    line:int|None=None, # Its line, counted from 1, for errors
+)->list[Segment]: # One per entry, in order; empty texts stay
+    "The checked segments of `row`."
+    at,out = dict(source=source, row=line),[]
+    for i,s in enumerate(_listed(row, at)):
+        plain = type(s) is dict and len(s)==2 and type(s.get('text')) is str and type(s.get('label')) is bool
+        if not plain: _check(s, i, at)
+        if not s['text'].isascii(): _check_surrogates(s['text'], 'text', dict(at, segment=i))
+        out.append(Segment(**s) if len(s)==2 else _rare_segment(s))
+    return out
 
 # %% ../nbs/00_segments.ipynb #2d2b78e7
 def segments2row(

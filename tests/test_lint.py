@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from segtune.axolotl.boundary import tied as tied_by
 from segtune.data.shards import limit_length
 from segtune.data.stdlib import stdlib_rows
-from segtune.encoder import Encoder, boundaries
+from segtune.encoder import Encoder
 from segtune.laws import label_law, prompt_law, text_law
 from segtune.lint.linter import Linter, find_duplicates, share_bounds, summary
 from segtune.lint.rules import LintBatch, LintContext, apply_rule, lint_context, rules
 from segtune.models import bundled, packaged_path
+from segtune.pieces import boundaries
 from segtune.segments import Segment, read_jsonl, row2segments
 from segtune.tokenizer import FastTokenizer, load_tokenizer
 
@@ -269,7 +270,7 @@ def test_no_rows(): assert summary(Linter(Encoder(mistral)).report()) == ['lint:
 
 def test_windows_of_one_row():
     "Rows that become several keep their places in the text."
-    from segtune.encoder import Windows
+    from segtune.encoded import Windows
     encoder = Encoder(mistral, windows=Windows(8, 0, 1, 0))
     batch = encoder.encode([[Segment('<s>'+'one two three four five six seven eight nine ten', True)]])
     linter = Linter(encoder, n_examples=9).add(batch, ['a:7'])

@@ -7,7 +7,8 @@ from conftest import make_tokenizer, tokenizer_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segtune.encoder import Encoder, boundaries, encode_pieces, find_boundary, row2pieces
+from segtune.encoder import Encoder, encode_pieces
+from segtune.pieces import boundaries, find_boundary, row2pieces
 from segtune.segments import Segment
 from segtune.tokenizer import FastTokenizer
 

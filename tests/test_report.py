@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_site import chromium, css, requested, unavailable
 
-from segtune.encoder import Encoder, boundaries
+from segtune.encoder import Encoder
 from segtune.look.report import TokenFacts, label_runs, packed, varints, write_report
 from segtune.look.view import as_row, segment_numbers, view_tokens
+from segtune.pieces import boundaries
 from segtune.segments import Segment
 
 Found = namedtuple('Found', 'rule severity row segment message fix')

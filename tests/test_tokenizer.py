@@ -8,7 +8,8 @@ from test_laws import texts
 
 from segtune.models import bundled
 from segtune.segments import TokenizerError
-from segtune.tokenizer import as_tokenizer, is_library_fault, load_tokenizer
+from segtune.tokenizer import as_tokenizer, load_tokenizer
+from segtune.tokenizer_file import is_library_fault
 
 plain = ['Hello there', ' leading', 'trailing ', '  two  spaces', 'line\n\nbreaks\t', 'Café déjà vu', '東京 😀 👍🏽', 'a\u0301', '</s> and <s>', '<|im_start|>user\nhi<|im_end|>\n',
          '<|endoftext|>', 'def f(x):\n    return x + 1', '12345 3.14', '\0', '▁', '']

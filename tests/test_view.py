@@ -9,8 +9,9 @@ from conftest import make_tokenizer, tokenizer_names
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segtune.encoder import Encoder, boundaries
+from segtune.encoder import Encoder
 from segtune.look.view import _line, as_row, char_pieces, fold, segment_numbers, show, token_line, token_table, view_tokens, visible
+from segtune.pieces import boundaries
 from segtune.segments import Segment
 
 GOLDEN = json.loads((Path(__file__).parent/'data'/'debug_print.json').read_text(encoding='utf-8'))

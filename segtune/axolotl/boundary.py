@@ -10,7 +10,7 @@ __all__ = ['TiedSegment', 'tied', 'tie_of', 'Call', 'axolotl_calls', 'overlappin
 from collections import namedtuple
 from itertools import accumulate
 import numpy as np
-from ..encoder import Boundary, Piece, continued_pieces, register_boundary
+from ..pieces import Boundary, Piece, continued_pieces, register_boundary
 from ..formats.base import FormatContext, call_segments
 from ..segments import Segment, merge_segments
 

@@ -9,7 +9,7 @@ __all__ = ['token_segments', 'end_options']
 from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date,
                                   range_segments, render_messages,
                           template_options, training_of, _same_without, _tools_left_out)
-from ..encoder import find_boundary
+from ..pieces import find_boundary
 from ..formats.messages import message_reader, role_names
 from ..formats.base import nearest, note, register
 from ..segments import ConfigError, DataError, Segment

@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/axolotl/03_plain.ipynb #1afa7895
 import re
 from functools import partial
-from ..encoder import Windows
+from ..encoded import Windows
 from .boundary import bos_segments, eos_segments, prompt_and_answer
 from ..formats.base import call_segments, field_of, register
 from ..formats.fields import answer_field, render_prompt, part_limit, prompt_field

@@ -24,6 +24,7 @@ from .jobs import encoders_of, iter_encoded
 from .shards import Shard, Source
 from ..options import PrepareOptions, RowOptions, takes
 from ..segments import ConfigError
+from ..storage import read_json, write_json
 from ..look.stats import row_stats
 
 # %% ../../nbs/data/07_findings.ipynb #5217035f
@@ -50,17 +51,12 @@ def _report_name(sources, held, **told): # covers what may change the report, bu
     return f'lint-{key[:12]}.json'
 
 def _read_report(path): # None where there is none that is whole
-    try: o = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError): return None
-    return o['report'] if isinstance(o, dict) and 'report' in o and o.get('check')==key_of(o['report']) else None
+    o = read_json(path) or {}
+    return o['report'] if 'report' in o and o.get('check')==key_of(o['report']) else None
 
 def _write_report(path, report): # in one step; where it cannot be written it is made again the next time
     report = json.loads(json.dumps(report))
-    part = path.with_suffix('.part')
-    try:
-        part.write_text(json.dumps(dict(report=report, check=key_of(report)), ensure_ascii=False), encoding='utf-8')
-        part.replace(path)
-    except OSError: pass
+    with suppress(OSError): write_json(path, dict(report=report, check=key_of(report)), indent=None)
     return report
 
 # %% ../../nbs/data/07_findings.ipynb #7be10a01

@@ -13,7 +13,8 @@ from fastcore.basics import patch
 from ..formats import chat, plain, tokenized  # noqa: F401
 from ..axolotl import chat_template, instruct, sharegpt  # noqa: F401
 from ..axolotl import plain as axolotl_plain  # noqa: F401
-from ..encoder import TokenRow, Windows
+from ..encoded import Windows
+from ..encoder import TokenRow
 from ..formats.base import formats, guard_special, noted, format_context, special_choices
 from ..formats.functions import function_format
 from ..hints import suggest

@@ -13,7 +13,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from ..encoder import EncodedBatch, EncodedRow, format_encoder
+from ..encoded import EncodedBatch, EncodedRow
+from ..encoder import format_encoder
 from .stamps import digest_of
 from .prepare import Prepared
 from .shards import ShardRow, Source, encode_shard

@@ -22,6 +22,7 @@ from ..segments import ConfigError, DataError
 from .jobs import ShardJob, WrongRow, name_wrong_rows, read_shards
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
 from .stamps import check_unchanged, stamp_of
+from ..storage import write_json
 
 # %% ../../nbs/data/05_prepare.ipynb #880c4562
 _types = dict(input_ids='int32', labels='int32', attention_mask='int8')
@@ -77,9 +78,6 @@ class Writer:
         self.streams.append(_Stream(self.path/f'{len(self.streams):05}.arrow', self.schema))
 
 # %% ../../nbs/data/05_prepare.ipynb #139a5fb2
-def _write_json(path, o, **how):
-    with writing(path): path.write_text(json.dumps(o, **how), encoding='utf-8')
-
 @patch
 def finish(self:Writer,
     fingerprint:str, # Identifies the contents, for the datasets library
@@ -92,11 +90,13 @@ def finish(self:Writer,
     info = dict(citation='', description='', features=self.features, homepage='', license='')
     state = dict(_data_files=[dict(filename=n) for n in names], _fingerprint=fingerprint[:16], _format_columns=None,
                  _format_kwargs={}, _format_type=None, _output_all_columns=False, _split=None)
-    for name,o in (('dataset_info.json', info), ('state.json', state)): _write_json(self.path/name, o, indent=2)
+    with writing(self.path):
+        write_json(self.path/'dataset_info.json', info, indent=2)
+        write_json(self.path/'state.json', state, indent=2)
 
 # %% ../../nbs/data/05_prepare.ipynb #39a06ad6
 token_modules = (
-    'segments', 'options', 'tokenizer', 'fast', 'encoder',
+    'segments', 'options', 'tokenizer_file', 'tokenizer', 'fast', 'encoded', 'pieces', 'encoder',
     'formats.base', 'formats.fields', 'formats.named_templates', 'formats.sandbox', 'formats.messages',
     'formats.templates', 'formats.chat', 'formats.plain', 'formats.tokenized', 'formats.functions',
     'axolotl.boundary', 'axolotl.instruct', 'axolotl.sharegpt', 'axolotl.chat_template', 'axolotl.plain',
@@ -163,7 +163,7 @@ def _sizes(d): # of the files that make the dataset
 
 def _write_manifest(d, **parts): # returns it as it will be read
     manifest = json.loads(json.dumps(dict(version=__version__, files=_sizes(d), **parts), default=str))
-    _write_json(d/'.segtune'/'manifest.json', {**manifest, 'check':key_of(manifest)}, indent=1)
+    with writing(d): write_json(d/'.segtune'/'manifest.json', {**manifest, 'check':key_of(manifest)})
     return manifest
 
 def _read_manifest(d, key): # of a finished directory in which nothing is missing; else None

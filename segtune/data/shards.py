@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
-from ..encoder import EncodedBatch, Encoder
+from ..encoded import EncodedBatch
+from ..encoder import Encoder
 from .files import sift
 from .formats import RowFormat
 from ..options import RowOptions

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from string import Formatter
 from typing import NamedTuple
-from ..encoder import find_boundary
+from ..pieces import find_boundary
 from ..hints import suggest
 from ..segments import ConfigError, DataError, Segment, json_type
 

@@ -9,7 +9,7 @@ __all__ = ['template_options', 'chat_example', 'chat_fields', 'range_segments', 
 # %% ../../nbs/formats/06_chat.ipynb #24f9158b
 from typing import NamedTuple
 from .messages import joined, message_options, message_reader, part_text, read_detail, read_flag, read_parts
-from ..encoder import find_boundary
+from ..pieces import find_boundary
 from .base import note, register
 from ..segments import DataError, Segment
 from .templates import ContentSpan, locate_contents, reads_date, render, template_identity, template_of

@@ -15,7 +15,8 @@ from hashlib import blake2b
 import numpy as np
 import segtune.lint.row_rules # noqa: F401 (its rules register themselves)
 from fastcore.basics import patch
-from ..encoder import EncodedBatch, Encoder
+from ..encoded import EncodedBatch
+from ..encoder import Encoder
 from ..laws import Finding
 from .rules import LintBatch, LintContext, aliases, apply_rule, rule, rules
 from ..hints import suggest

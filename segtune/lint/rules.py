@@ -15,7 +15,9 @@ from itertools import accumulate, groupby, islice
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
-from ..encoder import EncodedBatch, Encoder, row2pieces
+from ..encoded import EncodedBatch
+from ..pieces import row2pieces
+from ..encoder import Encoder
 from ..laws import Finding, RowText, begins_anew, is_safe_cut, label_law, prompt_law, safe_cuts
 from ..laws import text_law
 from ..segments import Segment, visible

@@ -17,7 +17,8 @@ from importlib.resources import files
 from itertools import accumulate, groupby, islice
 from typing import NamedTuple
 from fastcore.basics import patch
-from ..encoder import EncodedRow, Encoder
+from ..encoded import EncodedRow
+from ..encoder import Encoder
 from ..segments import mark, printable, row2segments, visible
 from ..tokenizer import special_ids
 
