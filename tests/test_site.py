@@ -246,3 +246,188 @@ def test_the_pages_follow_the_colour_scheme(browser, home, scheme, dark):
         paper, ink = (sum(map(int, o[:3])) for o in colours)
         assert (paper < ink) == dark, colours
     finally: browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+# ---- the row of the home page, and the playground
+
+def wait(browser, said, *args):
+    from selenium.webdriver.support.ui import WebDriverWait
+    return WebDriverWait(browser, 30).until(lambda o: o.execute_script(said, *args))
+
+def boxes(browser, under):
+    "`(text, label, id)` of every token that is shown"
+    said = """return [...document.querySelectorAll(arguments[0] + ' .row-token')].filter(o => o.offsetParent !== null)
+      .map(o => [...o.children].map(c => c.textContent))"""
+    return [(text, int(label), int(i)) for text, label, i in browser.execute_script(said, under)]
+
+def choose(browser, name, value):
+    browser.execute_script(CENTRE, css(browser, f"[name={name}][value='{value}']")[0])
+    browser.execute_script("arguments[0].click()", css(browser, f"[name={name}][value='{value}']")[0])
+
+def python_tokens(row, boundary, tokenizer="bundled:mistral-v0.1"):
+    import segtune as st
+    return [(t.label, t.id) for t in st.show(row, tokenizer, boundary=boundary).tokens]
+
+HOME_ROW = [("<s>Q: Capital of France?\nA:", False), (" Paris</s>", True)]
+MOVED_ROW = [("<s>Q: Capital of France?\nA: ", False), ("Paris</s>", True)]
+
+def test_the_home_page_shows_its_row_under_each_boundary(browser, home):
+    visit(browser, f"{home}/index.html")
+    assert css(browser, ".home-row")[0].rect["y"] < 400, "the row is above the fold"
+    for place, row in enumerate((HOME_ROW, MOVED_ROW)):
+        for boundary in ("split", "whole", "axolotl"):
+            choose(browser, "place", place)
+            choose(browser, "boundary", boundary)
+            assert [o[1:] for o in boxes(browser, ".home-row")] == python_tokens(row, boundary), (boundary, place)
+    assert css(browser, ".home-row [data-row='axolotl 0'] .row-added") and css(browser, ".home-row [data-row='whole 1'] .is-crossing")
+
+def playground(browser, home):
+    visit(browser, f"{home}/guides/playground.html")
+    wait(browser, "return document.querySelectorAll('#playground-tokens .row-token').length > 0")
+
+def type_text(browser, text):
+    said = """const o = document.getElementById('playground-text'); o.value = arguments[0]; o.dispatchEvent(new Event('input'))"""
+    browser.execute_script(said, text)
+
+def shown_row(browser):
+    segments = json.loads(css(browser, "#playground-jsonl")[0].text)["segments"]
+    return [(o["text"], o["label"]) for o in segments]
+
+def test_the_playground_follows_what_is_typed(browser, home):
+    playground(browser, home)
+    for name in ("mistral-v0.1", "gpt2"):
+        choose(browser, "vocabulary", name)
+        wait(browser, "return !document.getElementById('playground-count').textContent.includes('reading')")
+        for boundary in ("split", "whole", "axolotl"):
+            choose(browser, "boundary", boundary)
+            type_text(browser, "Say 東京 😀\n\nto me")
+            assert shown_row(browser) == [("Say 東京 😀\n\nto me", False)]
+            assert [o[1:] for o in boxes(browser, "#playground")] == python_tokens(shown_row(browser), boundary, f"bundled:{name}")
+    check_quiet_log(browser)
+
+def check_quiet_log(browser):
+    errors = [o["message"] for o in browser.get_log("browser") if o["level"] in ("SEVERE", "ERROR")]
+    assert not errors, errors
+
+def test_the_playground_trains_and_masks_a_selection(browser, home):
+    playground(browser, home)
+    type_text(browser, "one two three")
+    select = "const o = document.getElementById('playground-text'); o.focus(); o.setSelectionRange(arguments[0], arguments[1])"
+    browser.execute_script(select, 3, 7)
+    css(browser, "#playground .buttons button")[0].click()
+    assert shown_row(browser) == [("one", False), (" two", True), (" three", False)]
+    browser.execute_script(select, 0, 7)
+    css(browser, "#playground .buttons button")[1].click()
+    assert shown_row(browser) == [("one two three", False)]
+
+def test_an_edge_moves_by_key_and_by_drag(browser, home):
+    from selenium.webdriver import ActionChains
+    playground(browser, home)
+    assert shown_row(browser) == HOME_ROW
+    edge = css(browser, "#playground .row-edge")[0]
+    edge.send_keys("\ue014")    # the right arrow
+    assert shown_row(browser) == MOVED_ROW
+    browser.execute_script(CENTRE, css(browser, "#playground-runs")[0])
+    edge = css(browser, "#playground .row-edge")[0]
+    ActionChains(browser).drag_and_drop_by_offset(edge, 45, 0).perform()
+    (masked, _), (trained, _) = shown_row(browser)
+    assert masked + trained == "".join(o[0] for o in HOME_ROW) and len(trained) < len("Paris</s>")
+
+def test_the_laws_on_the_page_are_the_laws(browser, home):
+    playground(browser, home)
+    choose(browser, "boundary", "axolotl")
+    broken = [o.text.split()[0] for o in css(browser, "#playground-laws .law-broken")]
+    assert broken == ["text"]
+    choose(browser, "boundary", "split")
+    assert not css(browser, "#playground-laws .law-broken") and len(css(browser, "#playground-laws .law-holds")) == 3
+
+def test_the_jsonl_is_copied(browser, home):
+    playground(browser, home)
+    browser.execute_script("Object.defineProperty(navigator, 'clipboard', {value: {writeText: async o => { window.copied = o; }}})")
+    css(browser, "#playground-copy")[0].click()
+    wait(browser, "return window.copied")
+    assert json.loads(browser.execute_script("return window.copied")) == json.loads(css(browser, "#playground-jsonl")[0].text)
+
+PARTS = [" ", "  ", "\n", "\t", "<s>", "</s>", "<unk>", "<|endoftext|>", "</", "s>", "<", " Paris", "Q: ", "don't", "we'll", "東京", "한국어", "ж",
+         "😀", "👍🏽", "é", "e\u0301", "▁", "x" * 9, "12345", " 1 2", "…", "\u3000", "\ufeff", "\x85", "\xa0", "\x00", "ﷺ", "ǅ", "Ⅷ", "²", "_", "-->"]
+
+def random_rows(n, seed=0):
+    "Rows of one to four parts: hostile pieces, printable ASCII and any character of Unicode"
+    import random
+    rng = random.Random(seed)
+    def character(): return chr(rng.choice([rng.randrange(32, 127), rng.randrange(0xd800), rng.randrange(0xe000, 0x110000)]))
+    def piece(): return rng.choice(PARTS) if rng.random() < .6 else "".join(character() for _ in range(rng.randrange(1, 9)))
+    def part(): return "".join(piece() for _ in range(rng.randrange(0, 5)))
+    rows = [[(part(), rng.random() < .5) for _ in range(rng.randrange(1, 5))] for _ in range(n)]
+    return [r for r in rows if any(t for t, _ in r)]
+
+def python_rows(rows, name, boundary):
+    "`[ids, labels, [text law, label law, prompt law]]` of every row"
+    import segtune as st
+    from segtune.encoder import Encoder
+    from segtune.laws import label_law, prompt_law, text_law
+    from segtune.segments import Segment
+    encoder = Encoder(st.load_tokenizer(f"bundled:{name}"), boundary)
+    batch = encoder.encode([[Segment(*o) for o in r] for r in rows], spans=True)
+    broken = [{f.row for f in law(encoder, batch)} for law in (text_law, label_law, prompt_law)]
+    found = map(batch.row, range(len(rows)))
+    return [[o.ids.tolist(), o.labels.tolist(), [i not in b for b in broken]] for i, o in enumerate(found)]
+
+ENCODE = """const [name, boundary, rows] = arguments, S = window.segtune;
+  const tok = (window.kept ??= {})[name] ??= S.tokenizer(window.segtuneVocabularies[name]);
+  return rows.map(r => {
+    const row = r.map(([text, label]) => ({text, label})), tokens = S.encode(tok, row, boundary), l = S.laws(tok, row, tokens);
+    return [tokens.map(t => t.id), tokens.map(t => t.label), [l.text, l.label, l.prompt]];
+  })"""
+
+def test_the_playground_encodes_as_python_does(browser, home):
+    rows = random_rows(10_000)
+    playground(browser, home)
+    choose(browser, "vocabulary", "gpt2")
+    wait(browser, "return Boolean(window.segtuneVocabularies.gpt2)")
+    for name in ("mistral-v0.1", "gpt2"):
+        for boundary in ("split", "whole", "axolotl"):
+            want, got = python_rows(rows, name, boundary), browser.execute_script(ENCODE, name, boundary, rows)
+            wrong = [(r, w, g) for r, w, g in zip(rows, want, got) if w != g]
+            assert len(got) == len(rows) and not wrong, (name, boundary, len(wrong), wrong[:2])
+
+# ---- contrast: every text that is seen against what lies behind it
+
+CONTRAST = """
+  const parse = c => { const m = c.match(/[\\d.]+/g).map(Number); return [m[0], m[1], m[2], m.length > 3 ? m[3] : 1] };
+  const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
+  const light = c => { const f = c.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * f[0] + .7152 * f[1] + .0722 * f[2] };
+  const ground = o => { const found = []; for (let e = o; e; e = e.parentElement) found.push(parse(getComputedStyle(e).backgroundColor));
+    return found.reverse().reduce((below, c) => over(c, below), [255, 255, 255, 1]) };
+  const out = new Map(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const o = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+    if (!text || o.closest('svg, script, style, noscript, [hidden], [aria-hidden=true], math') || !o.checkVisibility({opacityProperty: true})) continue;
+    const style = getComputedStyle(o);
+    let alpha = 1;
+    for (let e = o; e; e = e.parentElement) alpha *= Number(getComputedStyle(e).opacity);
+    const below = ground(o), ink = parse(style.color);
+    ink[3] *= alpha;
+    const a = light(over(ink, below)), b = light(below), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) out.set(`${o.tagName}.${o.className}`, `${ratio.toFixed(2)} ${text.slice(0, 30)}`);
+  }
+  return [...out].slice(0, 20)"""
+
+@pytest.mark.parametrize("page", ["index.html", "guides/playground.html", "encoder.html"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_contrast(browser, home, page, scheme):
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    try:
+        visit(browser, f"{home}/{page}")
+        if "playground" in page: wait(browser, "return document.querySelectorAll('#playground-tokens .row-token').length > 0")
+        assert browser.execute_script(CONTRAST) == []
+    finally: browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+def test_every_page_has_an_icon_and_a_picture_for_links(site, pages):
+    for name in pages:
+        text = (site / name).read_text(encoding="utf-8")
+        icon = re.search(r'<link rel="icon" href="([^"]+)"', text)
+        assert icon and ((site / name).parent / icon[1]).resolve().is_file(), name
+        assert re.search(r'<meta property="og:image" content="https://[^"]+/images/card.png">', text), name
+    assert (site / "images/card.png").is_file()

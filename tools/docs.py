@@ -22,6 +22,8 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
+import home_row
+import playground
 import yaml
 from execnb.nbio import mk_cell, read_nb, write_nb
 from execnb.shell import CaptureShell
@@ -239,6 +241,43 @@ def render(folder, engine):
     if problems: sys.exit("the site has broken links, or pages that load from the network:\n" + "\n".join(problems))
     return out
 
+def add_playground(cfg, out):
+    "The playground's scripts and vocabularies, beside the pages"
+    folder = out / "playground"
+    playground.write(folder)
+    for src in (cfg.nbs_path / "playground").glob("*.js"): shutil.copy2(src, folder / src.name)
+    page = out / "guides/playground.html"
+    scripts = "".join(f'<script defer src="../playground/{o}.js"></script>\n' for o in ("encoder", "playground"))
+    page.write_text(page.read_text(encoding="utf-8").replace("</head>", scripts + "</head>", 1), encoding="utf-8")
+
+HERO = re.compile(r'(?:<p>\s*)?(?:<figure[^>]*>\s*)?(?:<p>\s*)?<img\b[^>]*src="(?:\./)?images/row\.svg"[^>]*/?>'
+                  r'(?:\s*</p>)?(?:\s*<figcaption>.*?</figcaption>)?(?:\s*</figure>)?(?:\s*</p>)?', re.DOTALL)
+
+def add_home_row(out):
+    "The picture of the home page becomes the row itself, under each boundary"
+    page = out / "index.html"
+    txt, n = HERO.subn(lambda m: home_row.html(ROW), page.read_text(encoding="utf-8"), count=1)
+    if n != 1: sys.exit("index.html: the picture images/row.svg was not found.")
+    page.write_text(txt, encoding="utf-8")
+
+HEAD = """<link rel="icon" href="{up}images/favicon.svg" type="image/svg+xml">
+<meta property="og:title" content="{title}">
+<meta property="og:description" content="{says}">
+<meta property="og:image" content="{base}/images/card.png">
+<meta name="twitter:card" content="summary_large_image">
+"""
+
+def add_head(cfg, out):
+    "What a browser's tab and a shared link show"
+    shutil.copytree(cfg.nbs_path / "images", out / "images", dirs_exist_ok=True)
+    for page in out.rglob("*.html"):
+        txt = page.read_text(encoding="utf-8")
+        title = re.search(r"<title>(.*?)</title>", txt, re.DOTALL)
+        up = "../" * (len(page.relative_to(out).parts) - 1)
+        head = HEAD.format(up=up, title=title[1].strip() if title else "segtune", says=html.escape(cfg.description),
+                           base=f"{cfg.doc_host}{cfg.doc_baseurl}")
+        page.write_text(txt.replace("</head>", head + "</head>", 1), encoding="utf-8")
+
 def site(cfg, out, engine):
     if engine == "auto": engine = "quarto" if shutil.which("quarto") else "smalldocs"
     if engine == "smalldocs" and not find_spec("smalldocs"): sys.exit("The site needs Quarto on PATH, or smalldocs, which needs Python 3.11 or newer.")
@@ -246,6 +285,9 @@ def site(cfg, out, engine):
         stage(cfg, Path(tmp))
         built = render(Path(tmp), engine)
         settle_anchors(built, symbols(cfg))
+        add_playground(cfg, built)
+        add_home_row(built)
+        add_head(cfg, built)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(built, out)
     print(f"{engine}: wrote {len(list(out.rglob('*.html')))} pages to {out}")
