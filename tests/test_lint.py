@@ -16,8 +16,9 @@ from segtune.data.shards import limit_length
 from segtune.data.stdlib import stdlib_rows
 from segtune.encoder import Encoder
 from segtune.laws import label_law, prompt_law, text_law
-from segtune.lint.linter import Linter, find_duplicates, share_bounds, summary
+from segtune.lint.linter import Linter, summary
 from segtune.lint.rules import LintBatch, LintContext, apply_rule, lint_context, rules
+from segtune.lint.set_rules import find_duplicates, share_bounds
 from segtune.models import bundled, packaged_path
 from segtune.pieces import boundaries
 from segtune.segments import Segment, read_jsonl, row2segments
@@ -152,7 +153,7 @@ def test_the_prompt_rule_asks_the_law_only_where_it_must(name, monkeypatch):
     "Of rows that break it, in code with its many spaces too, only the ones that are shown are encoded again."
     asked = []
     def law(encoder, batch): asked.append(len(batch.rows)); return prompt_law(encoder, batch)
-    monkeypatch.setattr('segtune.lint.rules.prompt_law', law)
+    monkeypatch.setattr('segtune.lint.edges.prompt_law', law)
     encoder = Encoder(make_tokenizer(name), 'axolotl')
     row = [Segment('<s>def f(x):\n    return x', False), Segment(' + 1\n', True), Segment('def g(y):\n        pass ', False), Segment(' # so\n</s>', True)]
     facts_ = LintBatch(LintContext(encoder), encoder.encode([row]*200))
