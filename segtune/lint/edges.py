@@ -246,7 +246,8 @@ _at_the_start = 'Put whitespace at the start of a segment rather than at the end
 def _prompt(f):
     rows = {i:list(g) for i,g in groupby(f.edges, lambda e: e.row)}
     found = dict(zip(rows, _first_broken(f.encoder.tok, [_checks(f, edges) for edges in rows.values()])))
-    sure = not f.encoder.tok.is_lossy and f.encoder.tok.prefix_after_special!='all' # of other tokenizers' breaks nothing is
+    tok = f.encoder.tok
+    sure = not tok.is_lossy and tok.prefix_after_special!='all' # of other tokenizers' breaks nothing is
     unsure = [i for i,breaks in found.items() if breaks is None or breaks and not sure]
     asked = {unsure[o.row] for o in prompt_law(f.encoder, f.reencode(unsure))} if unsure else set()
     def explain(i):
