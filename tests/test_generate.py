@@ -192,10 +192,10 @@ def test_training_goes_on_from_an_adapter(adapter, encoder, rows, tmp_path):
     assert result.eval_before < 1 and "q_proj" in result.trainable["modules"]
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
-    from segtune.training import model as adapt
+    from segtune.training import packages
     from segtune.training.generate import load_adapter, rouge
     from segtune.training.run import train
     with pytest.raises(RunError, match="Run segtune train first"): load_adapter(tmp_path)
-    monkeypatch.setattr(adapt, "find_spec", lambda o: None)
+    monkeypatch.setattr(packages, "find_spec", lambda o: None)
     with pytest.raises(MissingError, match=r"pip install 'segtune\[train\]'"): train(TINY, None, output_dir=tmp_path)
     with pytest.raises(MissingError, match="pip install rouge-score"): rouge(["a"], ["b"])

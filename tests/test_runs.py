@@ -129,7 +129,7 @@ def held_out(base, adapter, eval_set):
     from peft import PeftModel
 
     from segtune.training.model import load_base
-    from segtune.training.trainer import heldout_loss
+    from segtune.training.heldout import heldout_loss
 
     total, n = heldout_loss(PeftModel.from_pretrained(load_base(base), adapter), eval_set)
     return total / n
@@ -550,7 +550,7 @@ def test_lora_plus_gives_b_its_own_learning_rate(base, prepared, tmp_path):
 
 
 def test_rows_are_trained_in_the_order_of_the_data(base, prepared, tmp_path):
-    from segtune.training.run import plan_run
+    from segtune.training.plan import plan_run
 
     for more in (dict(curriculum_sampling=True), dict(shuffle_merged_datasets=False)):
         plan = plan_run(str(prepared), None, log=lambda o: None, output_dir=tmp_path, **more)
@@ -594,11 +594,11 @@ def test_what_the_model_cannot_read_is_named_before_the_first_step(base, tmp_pat
 
 def test_idle_threads_sleep_unless_told_otherwise():
     code = (
-        "import os, sys; from segtune.training.run import calm_threads; assert 'torch' not in sys.modules;"
-        "print(calm_threads(), os.environ['OMP_WAIT_POLICY'])"
+        "import os, sys; import segtune.training.packages; assert 'torch' not in sys.modules;"
+        "print(os.environ['OMP_WAIT_POLICY'])"
     )
     for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
         env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | (
             dict(OMP_WAIT_POLICY=given) if given else {}
         )
-        assert subprocess.check_output([sys.executable, "-c", code], text=True, env=env).split() == ["True", expected]
+        assert subprocess.check_output([sys.executable, "-c", code], text=True, env=env).split() == [expected]

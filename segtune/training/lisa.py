@@ -9,6 +9,7 @@ __all__ = ['active_layers', 'lisa_callback']
 import random
 from ..options import LisaOptions, takes
 from ..segments import ConfigError
+from transformers import TrainerCallback
 
 # %% ../../nbs/training/04_lisa.ipynb #c68dc34b
 def active_layers(
@@ -31,7 +32,6 @@ def lisa_callback(
 ): # A `transformers.TrainerCallback`, or None
     "Freezes all but a few layers, and others in time."
     if not o.lisa_n_layers: return None
-    from transformers import TrainerCallback
     place,every = o.lisa_layers_attribute or 'model.layers',o.lisa_step_interval or 20
     try: layers = list(model.get_submodule(place))
     except (AttributeError, TypeError):
