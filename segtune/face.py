@@ -258,7 +258,7 @@ def generate(self:Run,
 def _repr_html_(self:Run):
     from io import StringIO
     from matplotlib import rc_context
-    from segtune.training.trainer import draw_curve
+    from segtune.training.progress import draw_curve
     out = StringIO()
     with rc_context({'svg.hashsalt':'segtune', 'axes.facecolor':'none'}):
         draw_curve(self.result.history).savefig(out, format='svg', transparent=True, metadata={'Date':None})

@@ -16,10 +16,13 @@ from typing import NamedTuple
 from ..segments import ConfigError, DataError, RunError, Segment, SegtuneError
 from ..tokenizer import base_path, load_tokenizer
 from ..encoder import Encoder
-from .model import (check_fits, find_dtype, resize_vocabulary, load_base, name_special_ids, need_packages, quiet,
-                           read_adapter_config, read_record, save_tokenizer, say_tied, token_ids, untie)
+from .packages import need_packages, quiet
+from .model import find_dtype, load_base
+from .vocabulary import check_fits, resize_vocabulary, say_tied, token_ids, untie
+from .earlier import read_adapter_config, read_record
+from .saved import name_special_ids, save_tokenizer
 from .batches import load_rows
-from .trainer import heldout_loss
+from .heldout import heldout_loss
 
 # %% ../../nbs/training/22_generate.ipynb #f4db1a5e
 def row_prompt(

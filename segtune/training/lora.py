@@ -8,7 +8,7 @@ __all__ = ['linear_layers', 'check_targets', 'lora_config', 'is_target', 'separa
 # %% ../../nbs/training/00b_lora.ipynb #e37b5a7c
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
+from ..hints import suggest
 from ..options import LoraOptions, takes
 from ..segments import ConfigError
 from .vocabulary import is_tied, untie
@@ -39,9 +39,9 @@ def check_targets(
     last = sorted({'.'.join(n.split('.')[-parts:]) for n in known if n} - _numbers(known))
     for o in names:
         if any(n==o or n.endswith(f'.{o}') for n in known): continue
-        near = get_close_matches(str(o), last, 1)
+        near = suggest(o, last)
         there = linear_layers(model) if key=='lora_target_modules' else last
-        hint = f' Did you mean {near[0]!r}?' if near else ''
+        hint = f' Did you mean {near!r}?' if near else ''
         which = 'linear layers' if key=='lora_target_modules' else f'{kind}s'
         raise ConfigError(f'the model has no {kind} {o!r}.{hint} Its {which} are {", ".join(there)}.', field=key)
 
