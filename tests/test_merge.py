@@ -50,10 +50,10 @@ def base(tmp_path_factory):
 # ---- adapters: random numbers in everything that training may change
 
 def make_adapter(base, out, tokens=(), special_tokens=None, resize=False, **options):
-    from segtune.training.model import load_base
-    from segtune.training.vocabulary import resize_vocabulary
     from segtune.training.adapters import adapt
+    from segtune.training.model import load_base
     from segtune.training.saved import save_adapter
+    from segtune.training.vocabulary import resize_vocabulary
     tok = load_tokenizer(base, special_tokens, tokens)
     model = load_base(base, **{k: options.pop(k) for k in ("overrides_of_model_config", "torch_dtype") if k in options})
     new = resize_vocabulary(model, tok, load_tokenizer(base), resize_token_embeddings_to_32x=resize)
@@ -308,9 +308,9 @@ def test_an_adapter_of_another_shape_is_refused(base, tmp_path):
     assert not (tmp_path / "m").exists()
 
 def test_a_tokenizer_of_its_own_is_saved_and_merged(tmp_path):
+    from segtune.training.adapters import adapt
     from segtune.training.generate import merge
     from segtune.training.model import load_base
-    from segtune.training.adapters import adapt
     from segtune.training.saved import save_adapter
     other = tmp_path / "other"
     other.mkdir()
@@ -374,14 +374,14 @@ def test_running_out_of_memory_is_one_sentence(monkeypatch):
     (dict(lora_target_modules=".*q_proj", peft_layers_to_transform=[1]), "peft_layers_to_transform: "), (dict(peft_init_lora_weights="corda"), "peft_init_lora_weights: expected"),
     (dict(lora_r=0), "lora_r: expected at least 1, got 0."), (dict(lora_target_modules=["act_fn"]), "peft cannot make this adapter")], ids=lambda o: str(o)[:50])
 def test_what_the_adapter_cannot_be_is_said_under_its_own_key(how, field):
-    from segtune.training.model import load_base
     from segtune.training.adapters import adapt
+    from segtune.training.model import load_base
     with pytest.raises(ConfigError, match=field): adapt(load_base(TINY), **{"lora_target_modules": ["q_proj"], **how})
 
 def test_going_on_from_an_adapter_keeps_what_it_is(base, tmp_path):
+    from segtune.training.adapters import adapt
     from segtune.training.model import load_base
     from segtune.training.vocabulary import resize_vocabulary
-    from segtune.training.adapters import adapt
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     make_adapter(base(), tmp_path / "b", lora_target_modules=["q_proj"], tokens=["<|note|>"])
     def go_on(name, tokens=(), **how):

@@ -128,8 +128,8 @@ WORSE = dict(
 def held_out(base, adapter, eval_set):
     from peft import PeftModel
 
-    from segtune.training.model import load_base
     from segtune.training.heldout import heldout_loss
+    from segtune.training.model import load_base
 
     total, n = heldout_loss(PeftModel.from_pretrained(load_base(base), adapter), eval_set)
     return total / n

@@ -91,8 +91,8 @@ def test_how_a_step_is_dealt_into_batches_does_not_matter(base, prepared, tmp_pa
     assert a.losses == pytest.approx(b.losses, abs=1e-5)
 
 def test_held_out_loss_is_per_token_and_leaves_the_run_alone(base, prepared, tmp_path):
-    from segtune.training.model import load_base
     from segtune.training.heldout import heldout_loss
+    from segtune.training.model import load_base
     held = rows(ROWS[:5])
     a, _ = run(base, prepared, tmp_path / "a", max_steps=5)
     b, _ = run(base, prepared, tmp_path / "b", max_steps=5, eval_set=held, eval_steps=2)
