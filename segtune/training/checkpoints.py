@@ -46,7 +46,7 @@ def writing(
         raise FailedRun(f'cannot be written ({why}). {fix}, or choose another output_dir; then run the command again '
                         '(with --resume, if there is a checkpoint).', source=where) from e
 
-# %% ../../nbs/training/02_checkpoints.ipynb #2f29c6ea
+# %% ../../nbs/training/02_checkpoints.ipynb #50c61d52
 _marker = 'complete.json'
 
 def mark_complete(
@@ -63,6 +63,7 @@ def _listed(marker, key): # what a marker says of each file; None if that cannot
     o = marker.get(key, {})
     return o if isinstance(o, dict) and not any(Path(k).is_absolute() or '..' in Path(k).parts for k in o) else None
 
+# %% ../../nbs/training/02_checkpoints.ipynb #a1658633
 def checkpoint_problem(
     checkpoint:str|os.PathLike, # Directory of a checkpoint
     contents:bool=True, # Compare the digests too? If not, only names and sizes
@@ -77,12 +78,15 @@ def checkpoint_problem(
     for name,size in files.items():
         if not (d/name).is_file(): return f'{name} is missing'
         if (n := (d/name).stat().st_size)!=size: return f'{name} has {n} bytes in place of {size}'
-    state = read_json(d/'trainer_state.json')
-    if 'trainer_state.json' not in files: return _changed_file(d, digests) if contents else None
-    if 'optimizer.pt' not in files: return 'it was saved with save_only_model: true, without the state of the optimizer'
-    if not (state and isinstance(state.get('global_step'), int) and isinstance(state.get('log_history'), list)):
-        return 'trainer_state.json is damaged'
+    if 'trainer_state.json' in files and (why := _state_problem(d, files)): return why
     return _changed_file(d, digests) if contents else None
+
+# %% ../../nbs/training/02_checkpoints.ipynb #258d41db
+def _state_problem(d, files):
+    if 'optimizer.pt' not in files: return 'it was saved with save_only_model: true, without the state of the optimizer'
+    state = read_json(d/'trainer_state.json') or {}
+    whole = isinstance(state.get('global_step'), int) and isinstance(state.get('log_history'), list)
+    return None if whole else 'trainer_state.json is damaged'
 
 def _changed_file(d, digests):
     for name,digest in digests.items():
@@ -145,6 +149,7 @@ def _take_lock(path): # an open file that is locked, or None where another proce
         if same: return f
         f.close() # its holder removed the file while we waited for it
 
+# %% ../../nbs/training/02_checkpoints.ipynb #6f773d8b
 @contextmanager
 def hold_directory(
     output_dir:str|os.PathLike, # Directory of a run; made if it is not there
@@ -168,6 +173,7 @@ def hold_directory(
             path.unlink(missing_ok=True)
             if new and not any(path.parent.iterdir()): path.parent.rmdir() # nothing came of it
 
+# %% ../../nbs/training/02_checkpoints.ipynb #fdf3d585
 def _being_trained(path):
     try: pid,_,host = path.read_text(errors='replace').strip().partition(' ')
     except OSError: pid,host = '',''
@@ -191,6 +197,7 @@ def read_run(
     raise RunError('is damaged, so it is not known what was trained here. Choose another output_dir, or overwrite '
                    'this run (--overwrite).', source=str(path))
 
+# %% ../../nbs/training/02_checkpoints.ipynb #92745fb1
 def write_run(
     output_dir:str|os.PathLike, # Directory of a run
     settings:dict, # What decides the weights
@@ -245,6 +252,7 @@ def decide_start(
                        source=str(d))
     return RunStart(remove=True)
 
+# %% ../../nbs/training/02_checkpoints.ipynb #08f53cdf
 def _resumed(d, run, settings, log):
     if changed := changed_settings(run['settings'], settings):
         raise RunError(f'holds a run with other settings ({"; ".join(changed)}), so it cannot be resumed with these. '

@@ -6,8 +6,9 @@
 __all__ = ['save_tokenizer', 'name_special_ids', 'keep_beside', 'save_adapter']
 
 # %% ../../nbs/training/00f_saved.ipynb #af2b3d26
-import json, os, shutil
+import os, shutil
 from pathlib import Path
+from ..storage import read_json, write_json
 from ..tokenizer import base_path
 from .packages import quiet
 from .vocabulary import embedding_rows
@@ -27,14 +28,11 @@ def save_tokenizer(
     out.mkdir(parents=True, exist_ok=True)
     for o in _tokenizer_files:
         if (base/o).exists() and base.resolve()!=out.resolve(): shutil.copyfile(base/o, out/o)
-    spec,conf = (_read_json(base/o) for o in ('tokenizer.json','tokenizer_config.json'))
+    spec,conf = (read_json(base/o) or {} for o in ('tokenizer.json','tokenizer_config.json'))
     added = tok.spec['added_tokens']
-    if spec.get('added_tokens')!=added: _write_json(out/'tokenizer.json', {**spec, 'added_tokens':added})
+    if spec.get('added_tokens')!=added: write_json(out/'tokenizer.json', {**spec, 'added_tokens':added}, indent=2)
     known = {k:v['content'] if isinstance(v, dict) else v for k,v in conf.items() if k in tok.names}
-    if {**known, **tok.names}!=known: _write_json(out/'tokenizer_config.json', {**conf, **tok.names})
-
-def _read_json(path): return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
-def _write_json(path, o): path.write_text(json.dumps(o, ensure_ascii=False, indent=2), encoding='utf-8')
+    if {**known, **tok.names}!=known: write_json(out/'tokenizer_config.json', {**conf, **tok.names}, indent=2)
 
 # %% ../../nbs/training/00f_saved.ipynb #95951732
 def name_special_ids(
@@ -90,7 +88,7 @@ def _facts(model):
 
 def _save_beside(tok, base, facts, out):
     save_tokenizer(tok.source if Path(tok.source).exists() or '/' in tok.source else base, tok, out)
-    _write_json(Path(out)/record_file, facts)
+    write_json(Path(out)/record_file, facts, indent=2)
 
 # %% ../../nbs/training/00f_saved.ipynb #d0206859
 def save_adapter(
