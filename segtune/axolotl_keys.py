@@ -11,31 +11,42 @@ from typing import NamedTuple
 
 # %% ../nbs/09_axolotl_keys.ipynb #ec2aebe0
 _speed = 'changes speed or memory, not what is learnt'
-_files = "the model's and tokenizer's own files say it"
 _processes = 'start several processes with torchrun or accelerate launch instead'
 _packing = 'rows are packed by best fit over a whole epoch, and held-out rows give the same loss packed or not'
 
 ignored = {
     _speed: '''
-        liger_* lora_*_kernel cut_cross_entropy chunked_cross_entropy* unsloth_* torch_compile* torchdistx_path deepcompile
-        activation_offloading layer_offloading tiled_mlp* batch_flattening flash_attn_* flash_optimum flex_attn_compile_kwargs
-        fused_attn_* gemma4_hybrid_attn_impl use_kernels use_scattermoe use_sonicmoe use_glm_dsa_kernels experts_implementation
-        expert_backend mlp_kernel dsv4_* nvfp4_* llama4_linearized_experts quantize_moe_experts embeddings_skip_upcast
-        low_cpu_mem_usage max_memory gpu_memory_limit device device_map lora_on_cpu qlora_sharded_model_loading
-        experimental_skip_move_to_device ddp ddp_* dataloader_* gc_steps fp8 fp8_* auto_find_batch_size bnb_config_kwargs
-        pad_to_multiple_of remove_unused_columns accelerator_config use_protrain protrain_*''',
-    'attention is computed by transformers': 'flash_attention xformers_attention sdp_attention flex_attention eager_attention sage_attention',
+        liger_* lora_*_kernel cut_cross_entropy chunked_cross_entropy* unsloth_* torch_compile* torchdistx_path
+        deepcompile activation_offloading layer_offloading tiled_mlp* batch_flattening flash_attn_* flash_optimum
+        flex_attn_compile_kwargs fused_attn_* gemma4_hybrid_attn_impl use_kernels use_scattermoe use_sonicmoe
+        use_glm_dsa_kernels experts_implementation expert_backend mlp_kernel dsv4_* nvfp4_*
+        llama4_linearized_experts quantize_moe_experts embeddings_skip_upcast low_cpu_mem_usage max_memory
+        gpu_memory_limit device device_map lora_on_cpu qlora_sharded_model_loading
+        experimental_skip_move_to_device ddp ddp_* dataloader_* gc_steps fp8 fp8_* auto_find_batch_size
+        bnb_config_kwargs pad_to_multiple_of remove_unused_columns accelerator_config use_protrain protrain_*''',
+    'attention is computed by transformers': '''
+        flash_attention xformers_attention sdp_attention flex_attention eager_attention sage_attention''',
     'bf16 and fp16 say how precisely it computes': 'float16 bfloat16 float32',
     _processes: '''
-        fsdp fsdp_* deepspeed tensor_parallel_size context_parallel_* sequence_parallel_degree heads_k_stride ring_attn_func
-        dp_shard_size dp_replicate_size expert_parallel_* local_rank world_size use_ray ray_* resources_per_worker''',
+        fsdp fsdp_* deepspeed tensor_parallel_size context_parallel_* sequence_parallel_degree heads_k_stride
+        ring_attn_func dp_shard_size dp_replicate_size expert_parallel_* local_rank world_size use_ray ray_*
+        resources_per_worker''',
     _packing: '''
         sample_packing_* eval_sample_packing total_num_tokens total_supervised_tokens multipack_real_batches
         pretrain_multipack_* streaming_multipack_buffer_size max_packed_sequence_len''',
-    'the loss is written to loss.csv and loss.png; report_to names other places': '''
-        wandb_* use_wandb mlflow_* use_mlflow hf_mlflow_log_artifacts comet_* use_comet trackio_* use_trackio swanlab_* use_swanlab
-        otel_* use_otel_metrics use_tensorboard include_tokens_per_second include_tkps profiler_steps profiler_steps_start''',
-    'segtune generate shows answers': 'eval_table_* eval_max_new_tokens generate_samples num_generation_samples generation_* gradio_* inference',
+}
+
+# %% ../nbs/09_axolotl_keys.ipynb #ec2aebe1
+_files = "the model's and tokenizer's own files say it"
+_logs = 'the loss is written to loss.csv and loss.png; report_to names other places'
+
+ignored |= {
+    _logs: '''
+        wandb_* use_wandb mlflow_* use_mlflow hf_mlflow_log_artifacts comet_* use_comet trackio_* use_trackio
+        swanlab_* use_swanlab otel_* use_otel_metrics use_tensorboard include_tokens_per_second include_tkps
+        profiler_steps profiler_steps_start''',
+    'segtune generate shows answers': '''
+        eval_table_* eval_max_new_tokens generate_samples num_generation_samples generation_* gradio_* inference''',
     'segtune evaluate measures the held-out rows': '''
         do_causal_lm_eval eval_causal_lm_metrics do_bench_eval bench_* lm_eval_*''',
     'segtune merge writes the merged model': 'merge_lora merge_method',
@@ -47,12 +58,14 @@ ignored = {
         is_preprocess preprocess_iterable streaming''',
     _files: '''
         model_type type_of_model tokenizer_type tokenizer_use_fast tokenizer_legacy tokenizer_use_mistral_common
-        tokenizer_save_jinja_files cls_model_config is_*_derived_model gptq gptq_* model_quantization_config model_quantization_config_kwargs base_model_ignore_patterns''',
+        tokenizer_save_jinja_files cls_model_config is_*_derived_model gptq gptq_* model_quantization_config
+        model_quantization_config_kwargs base_model_ignore_patterns''',
     'text gives such parts no gradient': 'freeze_mm_modules',
     'weights are saved as safetensors': 'save_safetensors',
     'checkpoints are saved as save_steps and saves_per_epoch say': 'save_first_step dynamic_checkpoint',
     'weights stay as they were trained': 'quantization',
-    'axolotl itself does not read it': 'strict adam_eps eta_min test_value axolotl_config_path seed_data collator_pad_to_longest',
+    'axolotl itself does not read it': '''
+        strict adam_eps eta_min test_value axolotl_config_path seed_data collator_pad_to_longest''',
 }
 
 # %% ../nbs/09_axolotl_keys.ipynb #6596c77a
@@ -71,14 +84,21 @@ refused = {
     'only models that write one token after the other are trained here': 'diffusion diffusion_*',
     'knowledge distillation is not done here': 'kd_*',
     _weights: 'unfrozen_parameters spectrum_* relora relora_* peft_layer_replication',
-    'weights are neither quantised for training nor pruned here': 'qat llmcompressor use_onebitllms quantization_aware_*',
+    'weights are neither quantised for training nor pruned here':
+        'qat llmcompressor use_onebitllms quantization_aware_*',
     _schedule: 'jagged_restart_* lr_div_factor log_sweep_*',
     _data: 'dataset_shard_num dataset_shard_idx pretraining_sample_concatenation use_pose pose_* synthetic_*',
-    _loss: 'use_eaft eaft_* use_dynamic_finetuning orthogonal_* scaling_softmax scaling_softmax_* grokfast_* decision_*',
+    _loss: '''
+        use_eaft eaft_* use_dynamic_finetuning orthogonal_* scaling_softmax scaling_softmax_* grokfast_*
+        decision_*''',
     _model: '''
         s2_attention landmark_attention xpos_rope fix_untrained_tokens shrink_embeddings mean_resizing_embeddings
         aux_free_router_* use_densemixer dense_mixer densemixer_* mora_*
         peft_trainable_token_indices peft_ensure_weight_tying overrides_of_model_kwargs''',
+}
+
+# %% ../nbs/09_axolotl_keys.ipynb #6596c77b
+refused |= {
     'the rows of all datasets are shuffled together, see shuffle_merged_datasets; for an order of your own write the '
     'files in it':
         'shuffle_before_merging_datasets',
@@ -117,27 +137,31 @@ def is_given(
     return value is not None and value is not False and value not in (0, '') and value not in ([], {})
 
 # %% ../nbs/09_axolotl_keys.ipynb #dbba5905
-_plugins = {**dict.fromkeys('liger cut_cross_entropy kernels expert_parallel context_parallel protrain'.split(), True),
-            **dict.fromkeys('swanlab lm_eval benchmark_api'.split(), True)} # what they do is a matter of speed or of logging
+_fast_plugins = 'liger cut_cross_entropy kernels expert_parallel context_parallel protrain'.split()
+_logging_plugins = 'swanlab lm_eval benchmark_api'.split()
 _heads = ('ForSequenceClassification','ForTokenClassification')
 _attention = ('xformers','sage','fp8')
+_best = 'the best weights are those of the lowest held-out loss'
 
 def _plugin_name(o): # axolotl.integrations.liger.LigerPlugin -> liger
     parts = str(o).split('.')
     return parts[2] if parts[:2]==['axolotl','integrations'] and len(parts)>2 else str(o)
 
+def _judge_plugins(value):
+    names = map(_plugin_name, value if isinstance(value, list) else [value])
+    odd = [o for o in names if o not in (*_fast_plugins, *_logging_plugins)]
+    return ('refused', f'the plugin {odd[0]} may change what is learnt') if odd else ('ignored', _speed)
+
 def _judged(key, value): # (fate, reason) where the value decides; None where it does not
-    if key=='plugins':
-        names = [_plugin_name(o) for o in (value if isinstance(value, list) else [value])]
-        odd = [o for o in names if o not in _plugins]
-        return ('refused', f'the plugin {odd[0]} may change what is learnt') if odd else ('ignored', _speed)
+    if key=='plugins': return _judge_plugins(value)
     if key in ('model_type','type_of_model') and str(value).endswith(_heads): return 'refused', _only_sft
-    if key=='metric_for_best_model': return ('ignored', 'it is the held-out loss') if value in ('loss','eval_loss') else ('refused', 'the best weights are those of the lowest held-out loss')
-    if key=='greater_is_better': return 'refused', 'the best weights are those of the lowest held-out loss'
+    if key=='metric_for_best_model' and value in ('loss','eval_loss'): return 'ignored', 'it is the held-out loss'
+    if key in ('metric_for_best_model','greater_is_better'): return 'refused', _best
     if key=='attn_implementation' and value in _attention: return 'ignored', 'attention is computed by transformers'
     if key=='attn_implementation' and value=='s2': return 'refused', _model
     return None
 
+# %% ../nbs/09_axolotl_keys.ipynb #dbba5906
 def fate(
     key:str, # Of a config
     value, # Its value
@@ -155,8 +179,10 @@ class Translation(NamedTuple):
     notes:list # `(key, sentence)`: what was read as something else
     problems:list # `(path of keys, sentence)`
 
-_renamed = dict(evaluation_strategy='eval_strategy', noisy_embedding_alpha='neftune_noise_alpha', model_config='overrides_of_model_config',
-                model_revision='revision_of_model', model_kwargs='overrides_of_model_kwargs', excess_length_strategy='on_long')
+_renamed = dict(
+    evaluation_strategy='eval_strategy', noisy_embedding_alpha='neftune_noise_alpha',
+    model_config='overrides_of_model_config', model_kwargs='overrides_of_model_kwargs',
+    model_revision='revision_of_model', excess_length_strategy='on_long')
 _long = dict(truncate='cut', **{'raise':'error'})
 
 def _rename(t):
@@ -190,13 +216,14 @@ def _is_count(o): return type(o) is int and o>0
 def _batch(t): # `batch_size` rows in all -> steps of accumulation
     total = t.values.pop('batch_size', None)
     if not is_given(total): return
+    def wrong(what): t.problems.append((('batch_size',), what))
+    if not _is_count(total): return wrong(f'expected a number of rows, got {total!r}.')
     micro,steps = t.values.get('micro_batch_size'),t.values.get('gradient_accumulation_steps')
-    if not _is_count(total): return t.problems.append((('batch_size',), f'expected a number of rows, got {total!r}.'))
     if _is_count(steps) and not is_given(micro): name,by = 'micro_batch_size',steps
     else: name,by = 'gradient_accumulation_steps',micro if _is_count(micro) else 1
     if total%by or is_given(steps) and is_given(micro) and steps*micro!=total:
-        return t.problems.append((('batch_size',), f'is {total} rows, which micro_batch_size {micro or 1} does not give in '
-                                  f'{steps or "whole"} steps of accumulation. Remove batch_size.'))
+        return wrong(f'is {total} rows, which micro_batch_size {micro or 1} does not give in '
+                     f'{steps or "whole"} steps of accumulation. Remove batch_size.')
     t.values[name] = total//by
     t.notes.append(('batch_size', f'batch_size: {total} is read as {name}: {total//by}'))
 
@@ -210,37 +237,44 @@ def _roles(t): # `tokens` by role, and special tokens without one
         special = dict(special)
         more = special.pop('additional_special_tokens', None)
         if isinstance(more, list): t.values['tokens'] = [*(t.values.get('tokens') or []), *more]
-        elif is_given(more): t.problems.append((('special_tokens','additional_special_tokens'), f'expected a list of texts, got {more!r}.'))
+        elif is_given(more):
+            at = ('special_tokens','additional_special_tokens')
+            t.problems.append((at, f'expected a list of texts, got {more!r}.'))
     if special is not None: t.values['special_tokens'] = special
 
+# %% ../nbs/09_axolotl_keys.ipynb #1d078c0e
 def _peft(t): # the mapping `peft:`
     names = t.values.pop('peft', None)
     if not is_given(names): return
-    if not isinstance(names, dict): return t.problems.append((('peft',), f'expected keys and values, got {names!r}.'))
+    def wrong(what, *at): t.problems.append((('peft',*at), what))
+    if not isinstance(names, dict): return wrong(f'expected keys and values, got {names!r}.')
     names = {k:v for k,v in names.items() if is_given(v)}
     backend,dtype = names.pop('backend', 'bnb'),names.pop('weight_dtype', None)
-    if backend!='bnb': t.problems.append((('peft','backend'), f"expected 'bnb', got {backend!r}."))
+    if backend!='bnb': wrong(f"expected 'bnb', got {backend!r}.", 'backend')
     elif dtype in ('nf4','int8'): t.values.setdefault('load_in_4bit' if dtype=='nf4' else 'load_in_8bit', True)
-    elif dtype: t.problems.append((('peft','weight_dtype'), f"expected 'nf4' or 'int8', got {dtype!r}."))
+    elif dtype: wrong(f"expected 'nf4' or 'int8', got {dtype!r}.", 'weight_dtype')
     if dtype=='nf4' and t.values.get('adapter')=='lora': t.values['adapter'] = 'qlora'
     for k,v in names.items():
         if k in ('use_dora','use_rslora'): t.values[f'peft_{k}'] = v
-        else: t.problems.append((('peft',k), 'is not supported: adapters begin as peft begins them. Remove it.' if k=='loftq_config' else 'unknown key.'))
+        elif k=='loftq_config': wrong('is not supported: adapters begin as peft begins them. Remove it.', k)
+        else: wrong('unknown key.', k)
 
 # %% ../nbs/09_axolotl_keys.ipynb #08679ad7
 def _single(t): # keys that need no others
     v = t.values
+    def note(key, what): t.notes.append((key, f'{key}: {v[key]} is read as {what}'))
     if v.get('gradient_checkpointing') in ('offload','unsloth','offload_disk'):
-        t.notes.append(('gradient_checkpointing', f'gradient_checkpointing: {v["gradient_checkpointing"]} is read as true, and nothing is offloaded'))
+        note('gradient_checkpointing', 'true, and nothing is offloaded')
         v['gradient_checkpointing'] = True
     if type(v.get('warmup_steps')) is float and 0<v['warmup_steps']<1 and not is_given(v.get('warmup_ratio')):
-        t.notes.append(('warmup_steps', f'warmup_steps: {v["warmup_steps"]} is read as warmup_ratio'))
+        note('warmup_steps', 'warmup_ratio')
         v['warmup_ratio'] = v.pop('warmup_steps')
     if v.get('bf16')=='full': v['bf16'] = True
     for k in ('save_strategy','eval_strategy'):
         if v.get(k) is False: v[k] = 'no' # as YAML reads the word
     if is_given(config := v.pop('base_model_config', None)) and config!=v.get('base_model'):
-        t.problems.append((('base_model_config',), 'is not supported: the model\'s config is read from base_model. Remove it.'))
+        what = "is not supported: the model's config is read from base_model. Remove it."
+        t.problems.append((('base_model_config',), what))
 
 def translate(
     values:dict, # As from YAML

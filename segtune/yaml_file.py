@@ -17,7 +17,8 @@ def _refuse(what, source, mark): raise ConfigError(what, source=source, row=mark
 
 def _step(e, depth, sizes, source): # counts an event; `depth` is a stack of [anchor, values inside]
     if isinstance(e, yaml.AliasEvent):
-        if any(anchor==e.anchor for anchor,_ in depth): _refuse(f'the alias *{e.anchor} leads into itself.', source, e.start_mark)
+        if any(anchor==e.anchor for anchor,_ in depth):
+            _refuse(f'the alias *{e.anchor} leads into itself.', source, e.start_mark)
         depth[-1][1] += sizes.get(e.anchor, 1)
     elif isinstance(e, yaml.ScalarEvent): depth[-1][1] += 1
     elif isinstance(e, yaml.CollectionStartEvent): depth.append([e.anchor, 1])
@@ -34,8 +35,10 @@ def check_events(
     depth,sizes = [[None, 0]],{}
     for e in yaml.parse(text, yaml.SafeLoader):
         _step(e, depth, sizes, source)
-        if len(depth)>max_depth: _refuse(f'is nested more than {max_depth} deep. Check the brackets.', source, e.start_mark)
-        if depth[-1][1]>max_values: _refuse(f'has more than {max_values:,} values. Check the aliases.', source, e.start_mark)
+        what = None
+        if len(depth)>max_depth: what = f'is nested more than {max_depth} deep. Check the brackets.'
+        elif depth[-1][1]>max_values: what = f'has more than {max_values:,} values. Check the aliases.'
+        if what: _refuse(what, source, e.start_mark)
 
 # %% ../nbs/08_yaml_file.ipynb #6adc76d4
 class YamlFile(NamedTuple):
@@ -45,7 +48,8 @@ class YamlFile(NamedTuple):
     problems:list # `(path of keys, sentence)`
 
 def _pairs(node):
-    if isinstance(node, yaml.MappingNode): return [(k.value if isinstance(k, yaml.ScalarNode) else '?', v, k) for k,v in node.value]
+    def name(k): return k.value if isinstance(k, yaml.ScalarNode) else '?'
+    if isinstance(node, yaml.MappingNode): return [(name(k), v, k) for k,v in node.value]
     if isinstance(node, yaml.SequenceNode): return [(i, v, v) for i,v in enumerate(node.value)]
     return []
 
@@ -73,15 +77,19 @@ def _parsed(text, source): # the tree of nodes and the values
         long = YamlFile({}, {}, [])
         if node is not None: _lines(node, (), long)
         for at,what in long.problems:
-            if 'digits' in what: raise ConfigError(what, source=source, row=long.lines[at], field='.'.join(map(str, at)))
+            if 'digits' not in what: continue
+            raise ConfigError(what, source=source, row=long.lines[at], field='.'.join(map(str, at)))
         return long, yaml.safe_load(text)
     except yaml.YAMLError as e:
-        mark,what = getattr(e, 'problem_mark', None),getattr(e, 'problem', None) or getattr(e, 'reason', None) or str(e)
+        mark = getattr(e, 'problem_mark', None)
+        what = getattr(e, 'problem', None) or getattr(e, 'reason', None) or e
         _refuse(f'invalid YAML: {str(what).rstrip(".")}.', source, mark)
     except (ValueError, OverflowError, RecursionError) as e:
         if isinstance(e, ConfigError): raise
         raise ConfigError(f'invalid YAML: {str(e).rstrip(".")}.', source=source) from None
 
+
+# %% ../nbs/08_yaml_file.ipynb #16558e27
 def _with_words(o): # without the keys that are no words, which are reported; numbers may be keys further down
     if isinstance(o, list): return [*map(_with_words, o)]
     if not isinstance(o, dict): return o
@@ -93,7 +101,8 @@ def read_yaml(
 )->YamlFile:
     "A YAML mapping with the lines of its keys."
     found,values = _parsed(text, source)
-    if type(values) is not dict: raise ConfigError('expected keys and values, such as "base_model: ...".', source=source)
+    if type(values) is not dict:
+        raise ConfigError('expected keys and values, such as "base_model: ...".', source=source)
     out = {k:v for k,v in _with_words(values).items() if isinstance(k, str)}
     return YamlFile(out, found.lines, found.problems)
 
@@ -101,9 +110,10 @@ def read_yaml(
 def _put(o, keys, value, path): # a copy of `o` with one value changed
     key = keys[0]
     if isinstance(o, list):
-        if not (key.isdecimal() and int(key)<len(o)): raise ConfigError(f'there is no entry {key!r}.', source=f'--set {path}')
-        key = int(key)
-    elif not isinstance(o, dict): raise ConfigError(f'leads into {o!r}, which has no keys.', source=f'--set {path}')
+        what = None if key.isdecimal() and int(key)<len(o) else f'there is no entry {key!r}.'
+        key = key if what else int(key)
+    else: what = None if isinstance(o, dict) else f'leads into {o!r}, which has no keys.'
+    if what: raise ConfigError(what, source=f'--set {path}')
     out = list(o) if isinstance(o, list) else dict(o)
     if len(keys)>1:
         inner = out[key] if isinstance(key, int) else out.get(key)

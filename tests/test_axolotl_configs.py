@@ -82,6 +82,48 @@ def test_all_refused_keys_at_once_each_with_its_line():
     with pytest.raises(ConfigError) as e: load_text(text)
     assert [(o["key"], o["line"]) for o in e.value.problems] == [("rl", 3), ("qat", 4), ("unfrozen_parameters", 5), ("sequence_lenn", 6)]
 
+MANY = """base_model: bundled:nothing
+learning_rat: 1
+sequence_len: 0
+rl: dpo
+datasets:
+  - path: a.jsonl
+    type: alpaca
+    shuffle_: true
+    splt: train
+    odd: 1
+  - path: b.jsonl
+    type: alpacca
+  - path: c.jsonl
+    type:
+    odd: 2
+  - path: d.jsonl
+    type: chat
+    roles: x
+    odd: 3
+  - type: chat_template
+    chat_template: nosuch
+test_datasets:
+  - path: e.jsonl
+    odd: 4
+"""
+
+def test_all_mistakes_at_once_wherever_they_stand(tmp_path):
+    "options that no format knows beside wrong values beside unknown and refused keys, each with its line"
+    (tmp_path / "c.yml").write_text(MANY, encoding="utf-8")
+    with pytest.raises(ConfigError) as e: open_config(tmp_path / "c.yml")
+    found = {o["key"]: (o["line"], o["message"]) for o in e.value.problems}
+    lines = {k: line for k, (line, _) in found.items()}
+    assert lines == {"base_model": 1, "learning_rat": 2, "sequence_len": 3, "rl": 4, "datasets.0.shuffle_": 8, "datasets.0.splt": 9, "datasets.0.odd": 10,
+                     "datasets.1.type": 12, "datasets.2.odd": 15, "datasets.3.roles": 18, "datasets.3.odd": 19, "datasets.4.path": 20,
+                     "datasets.4.chat_template": 21, "test_datasets.0.odd": 24}
+    assert found["datasets.0.splt"][1].endswith("Did you mean 'split'?") and "'segments' has no option 'odd'" in found["datasets.2.odd"][1]
+
+@pytest.mark.parametrize("blank", ["", "''", "null", "~"])
+def test_an_entry_with_a_blank_type_is_checked_too(tmp_path, blank):
+    (tmp_path / "c.yml").write_text(f"base_model: m\ndatasets:\n  - path: a.jsonl\n    type: {blank}\n    splitt: train\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"c.yml:5 datasets.0.splitt: .* Did you mean 'split'"): open_config(tmp_path / "c.yml")
+
 def load_text(text, *overrides):
     import tempfile
     with tempfile.TemporaryDirectory() as d:
