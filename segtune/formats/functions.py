@@ -8,6 +8,7 @@ __all__ = ['Followed', 'function_identity', 'load_function', 'user_traceback', '
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c004
 import ast, hashlib, importlib, importlib.util, inspect, json, re, sys, sysconfig, traceback
 from collections.abc import Callable
+from fastcore.basics import patch
 from functools import lru_cache, partial
 from os import PathLike, fspath, getcwd
 from pathlib import Path
@@ -30,11 +31,13 @@ def _own_file(module): # the file of a module of the user's, or None
     if any(str(path).startswith(d+'/') for d in _installed_in()): return None
     return path if path.is_file() else None
 
+# %% ../../nbs/formats/09_functions.ipynb #f6a0c028
 def _imported(tree, package): # dotted names that a module imports, wherever the statement stands
     for node in ast.walk(tree):
         if isinstance(node, ast.Import): yield from (a.name for a in node.names)
         if not isinstance(node, ast.ImportFrom): continue
-        above = package.split('.')[:len(package.split('.'))-node.level+1] if node.level else []
+        names = package.split('.')
+        above = names[:len(names)-node.level+1] if node.level else []
         base = '.'.join(filter(None, [*above, node.module or '']))
         yield base
         yield from (f'{base}.{a.name}' for a in node.names)
@@ -49,7 +52,8 @@ def _module(name): # an imported or importable module, or None
     return stand_in
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c009
-_reads = {'open','read_text','read_bytes','read_csv','read_parquet','read_excel','load_dataset','urlopen','environ','getenv'}
+_reads = {'open','read_text','read_bytes','read_csv','read_parquet','read_excel','load_dataset','urlopen',
+          'environ','getenv'}
 
 def _names_used(tree): # names and attributes, in the order of the file
     for node in ast.walk(tree):
@@ -59,10 +63,11 @@ def _names_used(tree): # names and attributes, in the order of the file
 def _named_files(tree, folders): # files that strings of the code name
     for node in ast.walk(tree):
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ''
-        if not text or len(text)>200 or '\n' in text or '\0' in text or not Path(text).suffix: continue
+        if not 0<len(text)<=200 or '\n' in text or '\0' in text or not Path(text).suffix: continue
         path = next((d/text for d in folders if (d/text).is_file()), None)
         if path: yield path.resolve()
 
+# %% ../../nbs/formats/09_functions.ipynb #f6a0c031
 class Followed:
     "What a function's identity is made of."
     def __init__(self,
@@ -88,25 +93,30 @@ class Followed:
         for o in sorted(set(_imported(tree, package))):
             if found := _module(o): self.module(found)
 
-    def files(self, tree, path): # files that it names, and a word where it reads others
-        named = sorted(set(_named_files(tree, [*self.folders, path.parent, Path(getcwd())])))
-        for f in named: self.add(f'file {f.name}', hashlib.sha256(f.read_bytes()).hexdigest())
-        reads = next(((n, line) for n,line in _names_used(tree) if n in _reads), None)
-        if reads and not named: self.unfollowed.append(f'{path.name}:{reads[1]} uses {reads[0]}')
+# %% ../../nbs/formats/09_functions.ipynb #f6a0c033
+@patch
+def files(self:Followed, tree, path): # files that it names, and a word where it reads others
+    named = sorted(set(_named_files(tree, [*self.folders, path.parent, Path(getcwd())])))
+    for f in named: self.add(f'file {f.name}', hashlib.sha256(f.read_bytes()).hexdigest())
+    reads = next(((n, line) for n,line in _names_used(tree) if n in _reads), None)
+    if reads and not named: self.unfollowed.append(f'{path.name}:{reads[1]} uses {reads[0]}')
 
-    def package(self, module): # an installed package by its version
-        top = getattr(module, '__name__', '').partition('.')[0]
-        if not top or top in sys.stdlib_module_names or top in ('segtune','__main__') or top in self.packages: return
-        try: version = importlib.import_module('importlib.metadata').version(top)
-        except Exception: version = str(getattr(sys.modules.get(top), '__version__', ''))
-        self.packages[top] = version
+@patch
+def package(self:Followed, module): # an installed package by its version
+    top = getattr(module, '__name__', '').partition('.')[0]
+    if not top or top in sys.stdlib_module_names or top in ('segtune','__main__') or top in self.packages: return
+    try: version = importlib.import_module('importlib.metadata').version(top)
+    except Exception: version = str(getattr(sys.modules.get(top), '__version__', ''))
+    self.packages[top] = version
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c013
 _plain = (str,bytes,int,float,complex,bool,type(None))
 
 def _code(code): # compiled code, without line numbers and file names
-    consts = [_code(c) if isinstance(c, CodeType) else repr(sorted(map(repr, c))) if isinstance(c, frozenset)
-              else repr(c) for c in code.co_consts]
+    def const(c):
+        if isinstance(c, CodeType): return _code(c)
+        return repr(sorted(map(repr, c))) if isinstance(c, frozenset) else repr(c)
+    consts = [const(c) for c in code.co_consts]
     return [code.co_code.hex(), code.co_names, code.co_varnames, consts]
 
 def _globals_of(f): # the globals that a function's code names, in code inside it also
@@ -122,6 +132,7 @@ def _cells(f): # what a function was closed over
         try: yield c.cell_contents
         except ValueError: yield None # nothing is in it yet
 
+# %% ../../nbs/formats/09_functions.ipynb #f6a0c042
 def _values(o): # what is inside a value, by name
     if isinstance(o, partial): return dict(func=o.func, args=o.args, keywords=o.keywords)
     if isinstance(o, MethodType): return dict(func=o.__func__, self=o.__self__)
@@ -149,8 +160,9 @@ def _follow_value(follow, o, where, depth=0): # one value, and what is inside it
     if isinstance(o, FunctionType) and not _own_file(module): follow.add(f'{where} code', _code(o.__code__))
     inside = _values(o)
     for k,v in inside.items(): _follow_value(follow, v, f'{where}.{k}', depth+1)
-    known = isinstance(o, (partial,MethodType,FunctionType,dict,list,tuple,type)) or hasattr(o, '__dict__') or callable(o)
-    if not known: follow.unfollowed.append(f'{where} is a {type(o).__name__}')
+    held = isinstance(o, (partial,MethodType,FunctionType,dict,list,tuple,type))
+    if not held and not hasattr(o, '__dict__') and not callable(o):
+        follow.unfollowed.append(f'{where} is a {type(o).__name__}')
 
 def function_identity(
     f:Callable, # A format function
@@ -165,14 +177,16 @@ def function_identity(
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c018
 _loaded = {} # file of a module -> sha256 of what was loaded
 
-def _digest(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 def _forget_others(folder): # forget loaded modules that `folder` has in another version
     for path in Path(folder).glob('*.py'):
         module = sys.modules.get(path.stem)
         file = module and _own_file(module)
         if file is None or path.stem=='__main__': continue
-        if file!=path.resolve() or _loaded.get(str(file), _digest(path))!=_digest(path): del sys.modules[path.stem]
+        changed = file!=path.resolve() or _loaded.get(str(file), _digest(path))!=_digest(path)
+        if changed: del sys.modules[path.stem]
 
 def _import(name, folder): # a module, looked for in `folder` first
     _forget_others(folder)
@@ -185,24 +199,7 @@ def _import(name, folder): # a module, looked for in `folder` first
         for m in list(sys.modules.values()):
             if (file := _own_file(m)) and str(file) not in _loaded: _loaded[str(file)] = _digest(file)
 
-def load_function(
-    path:str, # `module.function`
-    beside:str|PathLike|None=None, # Directory where the module is looked for first; None: the current one
-)->Callable|None: # None: there is no such thing
-    "The function that a name stands for."
-    module,_,name = path.rpartition('.')
-    first = Path(beside) if beside is not None and (Path(beside)/module.partition('.')[0]).with_suffix('.py').exists() else None
-    first = first or (Path(beside) if beside is not None
-                      and (Path(beside)/module.partition('.')[0]).is_dir() else Path(getcwd()))
-    if not all(o.isidentifier() for o in path.split('.')): return None
-    try: return getattr(_import(module, first), name, None)
-    except ModuleNotFoundError as e:
-        if e.name and (module==e.name or module.startswith(e.name+'.')): return None
-        raise ConfigError(f'{path!r} needs the module {e.name!r}, which is not installed.', field='type') from None
-    except SegtuneError: raise
-    except Exception as e:
-        raise ConfigError(f'{module!r} cannot be imported ({type(e).__name__}: {e}){_place(e)}.', field='type') from e
-
+# %% ../../nbs/formats/09_functions.ipynb #f6a0c036
 def _own_frames(e): # the user's frames of a traceback, innermost last
     here = str(Path(__file__).resolve().parent) if '__file__' in globals() else '<none>'
     frames = traceback.TracebackException.from_exception(e).stack
@@ -213,6 +210,24 @@ def _place(e): # ` in my_formats.py, line 3`, or nothing
     frames = _own_frames(e)
     if isinstance(e, SyntaxError) and e.filename: return f' in {Path(e.filename).name}, line {e.lineno}'
     return f' in {Path(frames[-1].filename).name}, line {frames[-1].lineno}' if frames else ''
+
+# %% ../../nbs/formats/09_functions.ipynb #f6a0c038
+def load_function(
+    path:str, # `module.function`
+    beside:str|PathLike|None=None, # Directory where the module is looked for first; None: the current one
+)->Callable|None: # None: there is no such thing
+    "The function that a name stands for."
+    module,_,name = path.rpartition('.')
+    top = None if beside is None else Path(beside)/module.partition('.')[0]
+    there = top is not None and (top.with_suffix('.py').exists() or top.is_dir())
+    if not all(o.isidentifier() for o in path.split('.')): return None
+    try: return getattr(_import(module, Path(beside) if there else Path(getcwd())), name, None)
+    except ModuleNotFoundError as e:
+        if e.name and (module==e.name or module.startswith(e.name+'.')): return None
+        raise ConfigError(f'{path!r} needs the module {e.name!r}, which is not installed.', field='type') from None
+    except SegtuneError: raise
+    except Exception as e:
+        raise ConfigError(f'{module!r} cannot be imported ({type(e).__name__}: {e}){_place(e)}.', field='type') from e
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c022
 def _as_dict(o, i, at): # one entry of what a function returned, as a segment of a row
@@ -231,6 +246,7 @@ def _as_segments(out, at): # whatever a user's function returned, checked
     made = row2segments({'segments':[_as_dict(o, i, at) for i,o in enumerate(out)]}, at.get('source'), at.get('row'))
     return [o if isinstance(o, Segment) else m for o,m in zip(out, made)]
 
+# %% ../../nbs/formats/09_functions.ipynb #f6a0c040
 def _call(f, path, row, at): # what the function makes of a row
     try: return f(row)
     except SegtuneError as e:
@@ -252,6 +268,9 @@ def user_traceback(
                     *traceback.format_exception_only(type(cause), cause)])
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c023
+_advice = ('the cache cannot see when that changes. '
+           'Give `version:` in the dataset entry, and change it with what is read')
+
 def _takes_a_row(f, path):
     try: inspect.signature(f).bind({})
     except ValueError: return # no signature to be had
@@ -270,9 +289,10 @@ def function_format(
     _takes_a_row(f, path)
     def make(context, version=None):
         identity,unfollowed = function_identity(f, beside)
-        advice = 'the cache cannot see when that changes. Give `version:` in the dataset entry, and change it with what is read'
-        if unfollowed and version is None: note(context, f'{path}: {unfollowed[0]}; {advice}.')
-        def write(row, at): return _as_segments(_call(f, path, row, at), at)
+        if unfollowed and version is None:
+            note(context, f'{path}: {unfollowed[0]}; {_advice}.')
+        def write(row, at):
+            return _as_segments(_call(f, path, row, at), at)
         return write, identity
     about = (inspect.getdoc(f) or 'A function from a row to segments.').split('\n')[0]
     return Format(path, make, about, {}, {}, options=('version',), family='functions')

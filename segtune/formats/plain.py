@@ -38,32 +38,33 @@ def placeholders(
     return list(dict.fromkeys(n for n,_,_ in found))
 
 # %% ../../nbs/formats/07_plain.ipynb #0dc67498
+_blurb = ('Below is an instruction that describes a task. Write a response that appropriately completes the '
+          'request.\n\n'
+          '### Instruct: Summarize the below conversation.')
 prompt_presets = {
     'phi2': ('Instruct: {instruction}\nOutput:', '{output}{eos}'),
-    'dialogue_summary': ('\nBelow is an instruction that describes a task. Write a response that appropriately '
-                         'completes the request.\n\n'
-                         '### Instruct: Summarize the below conversation.\n\n{dialogue}\n\n'
-                         '### Output:\n', '{summary}\n\n### End{eos}'),
+    'dialogue_summary': (f'\n{_blurb}\n\n{{dialogue}}\n\n### Output:\n', '{summary}\n\n### End{eos}'),
 }
 
 def _with_tokens(context, template, where): # the template with {bos} and {eos} replaced
     placeholders(template, where=where)
     for role in ('bos','eos'):
-        template = template.replace('{'+role+'}', context.names.get(role+'_token',
-                                                                    '').replace('{','{{').replace('}','}}'))
+        token = context.names.get(role+'_token', '')
+        template = template.replace('{'+role+'}', token.replace('{', '{{').replace('}', '}}'))
     return template
 
+# %% ../../nbs/formats/07_plain.ipynb #0dc6749a
 @register('prompt', about='Two format strings: what is masked and what is trained.', family='plain',
           options=('prompt','answer'), styles=tuple(prompt_presets),
           fields={'(any)': 'the fields that the two strings name'},
           example=dict(instruction='Name the capital of France.', output=' Paris'), example_options=dict(style='phi2'))
 def _prompt(context, style=None, prompt=None, answer=None):
     if style is None and (prompt is None or answer is None):
-        message = f'needs `prompt` and `answer`, two format strings, or one of {", ".join("prompt:"+p for p in prompt_presets)}.'
-        raise ConfigError(message, field='type')
+        known = ', '.join('prompt:'+p for p in prompt_presets)
+        raise ConfigError(f'needs `prompt` and `answer`, two format strings, or one of {known}.', field='type')
     default = prompt_presets[style] if style else (None,None)
-    prompt,answer = default[0] if prompt is None else prompt, default[1] if answer is None else answer
-    prompt,answer = (_with_tokens(context, o, k) for o,k in ((prompt,'prompt'), (answer,'answer')))
+    given = dict(prompt=prompt, answer=answer)
+    prompt,answer = (_with_tokens(context, d if o is None else o, k) for (k,o),d in zip(given.items(), default))
     names = placeholders(prompt)+placeholders(answer)
     def write(row, at):
         values = {n: field_of(row, n, at, numbers=True) for n in names}
@@ -72,7 +73,7 @@ def _prompt(context, style=None, prompt=None, answer=None):
 
 # %% ../../nbs/formats/07_plain.ipynb #ea997aef
 @register('text', about='One text, trained from beginning to end, with nothing added.', family='plain',
-          options=('field',),
-          fields={'text': 'the text'}, example={'text': 'Paris is the capital of France.'})
+          options=('field',), fields={'text': 'the text'},
+          example={'text': 'Paris is the capital of France.'})
 def _text(context, field='text'):
     return lambda row, at: call_segments(context, [(field_of(row, field, at), True)], True)

@@ -110,18 +110,10 @@ def _called(f, args, kwargs): # a call of a method of a text: will its result be
     if name=='expandtabs': _bounded(s.count('\t')*int(args[0] if args else 8))
 
 # %% ../../nbs/formats/03_sandbox.ipynb #b2d0c014
-@lru_cache
-def _environment():
+def _watching(): # a transformer of Jinja's syntax tree: loops and `~` go through a filter
     from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.visitor import NodeTransformer
-    class Generation(Extension):
-        tags = {'generation'}
-        def parse(self, parser):
-            next(parser.stream)
-            return parser.parse_statements(('name:endgeneration',), drop_needle=True)
-    class Watch(NodeTransformer): # loops and `~` go through a filter
+    class Watch(NodeTransformer):
         def through(self, node, name): return nodes.Filter(node, name, [], [], None, None).set_lineno(node.lineno)
         def visit_For(self, node):
             self.generic_visit(node)
@@ -130,17 +122,7 @@ def _environment():
         def visit_Concat(self, node):
             self.generic_visit(node)
             return self.through(nodes.List(node.nodes).set_lineno(node.lineno), 'segtune_concat')
-    class Sandbox(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset(['+','*','**','%'])
-        def _generate(self, source, *args, **kwargs): return super()._generate(Watch().visit(source), *args, **kwargs)
-        def call_binop(self, context, operator, left, right):
-            _binop(operator, left, right)
-            return super().call_binop(context, operator, left, right)
-        def call(__self, __context, __obj, *args, **kwargs):
-            _step(); _called(__obj, args, kwargs)
-            return super().call(__context, __obj, *args, **kwargs)
-    return _furnished(Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation],
-                              finalize=_printable))
+    return Watch()
 
 def _furnished(env): # the environment with transformers' names, and without what is another in every run
     for name in _growing: env.filters[name] = _watched(env.filters[name])
@@ -149,6 +131,30 @@ def _furnished(env): # the environment with transformers' names, and without wha
     for name in ('random','pprint','urlize'): env.filters.pop(name)
     env.globals.pop('lipsum')
     return env
+
+# %% ../../nbs/formats/03_sandbox.ipynb #b2d0c028
+@lru_cache
+def _environment():
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    class Generation(Extension):
+        tags = {'generation'}
+        def parse(self, parser):
+            next(parser.stream)
+            return parser.parse_statements(('name:endgeneration',), drop_needle=True)
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset(['+','*','**','%'])
+        def _generate(self, source, *args, **kwargs):
+            return super()._generate(_watching().visit(source), *args, **kwargs)
+        def call_binop(self, context, operator, left, right):
+            _binop(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+        def call(__self, __context, __obj, *args, **kwargs):
+            _step()
+            _called(__obj, args, kwargs)
+            return super().call(__context, __obj, *args, **kwargs)
+    return _furnished(Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation],
+                              finalize=_printable))
 
 # %% ../../nbs/formats/03_sandbox.ipynb #b2d0c016
 @lru_cache(64)

@@ -44,6 +44,12 @@ def render(
     raise DataError(f'the chat template refuses this conversation: {what}.', **at or {})
 
 # %% ../../nbs/formats/05_templates.ipynb #712524d0
+_instead = ('Set chat_template: tokenizer_default, or give a Jinja file with chat_template: jinja '
+            'and chat_template_jinja.')
+
+def _config_error(message): # a mistake in what the config says
+    return ConfigError(message, field='chat_template')
+
 def _jinja(text, beside): # Jinja text, or what is in the file that it names
     if '{' in text or '\n' in text: return text
     tries = [Path(beside)/text] if beside is not None and (Path(beside)/text).is_file() else []
@@ -53,30 +59,24 @@ def _jinja(text, beside): # Jinja text, or what is in the file that it names
     message = f'{text!r} is neither Jinja text nor a file that can be read{where} ({why}).'
     raise ConfigError(message, field='chat_template_jinja')
 
-def _own(context): # the tokenizer's template
-    if context.chat_template: return context.chat_template
-    message = 'the tokenizer has no chat template.'
-    raise ConfigError(f'{message} Name one, such as chatml, or give your own with chat_template: jinja.',
-                      field='chat_template')
-
 def _named(name): # the Jinja text of a name
     if name in chat_templates: return chat_templates[name]
     if '{' in name: return name
-    instead = 'Set chat_template: tokenizer_default, or give a Jinja file with chat_template: jinja and chat_template_jinja.'
     if name in unwritten_templates:
-        message = f'{name!r} is not written here: {unwritten_templates[name]}. {instead}'
-        raise ConfigError(message, field='chat_template')
-    message = f'unknown chat template {name!r}.{nearest(name, chat_templates)} Known are {", ".join(chat_templates)}.'
-    raise ConfigError(f'{message} {instead}',
-                      field='chat_template')
+        raise _config_error(f'{name!r} is not written here: {unwritten_templates[name]}. {_instead}')
+    message = f'unknown chat template {name!r}.{nearest(name, chat_templates)}'
+    raise _config_error(f'{message} Known are {", ".join(chat_templates)}. {_instead}')
 
+# %% ../../nbs/formats/05_templates.ipynb #712524d2
 def _chosen(context, name, jinja): # the Jinja text
     if jinja and name in (None,'jinja'): return _jinja(jinja, context.beside)
     name = name or 'tokenizer_default'
     if name=='jinja':
-        message = 'chat_template: jinja needs `chat_template_jinja`, Jinja text or a file with it.'
-        raise ConfigError(message, field='chat_template')
-    if name=='tokenizer_default': return _own(context)
+        raise _config_error('chat_template: jinja needs `chat_template_jinja`, Jinja text or a file with it.')
+    if name=='tokenizer_default':
+        if context.chat_template: return context.chat_template
+        message = 'the tokenizer has no chat template.'
+        raise _config_error(f'{message} Name one, such as chatml, or give your own with chat_template: jinja.')
     if not name.startswith('tokenizer_default_fallback_'): return _named(name)
     return context.chat_template or _named(name.removeprefix('tokenizer_default_fallback_'))
 
@@ -90,7 +90,7 @@ def template_of(
         if v is not None and not isinstance(v, str): raise ConfigError(f'expected a text, got {v!r}.', field=k)
     template = _chosen(context, chat_template, chat_template_jinja)
     if not isinstance(template, str):
-        raise ConfigError(f'expected Jinja text, got {type(template).__name__}.', field='chat_template')
+        raise _config_error(f'expected Jinja text, got {type(template).__name__}.')
     compile_template(template)
     return template
 
@@ -105,7 +105,11 @@ class ContentSpan(NamedTuple):
 
 thought_keys = ('reasoning_content','thinking','reasoning') # where templates look for thoughts
 
-def _mark(i, j): return f'\ue000{i}.{j}\ue001'
+def _is_text(part): # has it a text that a template may write?
+    return isinstance(part, dict) and isinstance(part.get('text'), str)
+
+def _mark(i, j): # what stands for a text while the template runs
+    return f'\ue000{i}.{j}\ue001'
 
 def _thought_key(message): # the key of its thoughts, or None
     return next((k for k in thought_keys if isinstance(message.get(k), str) and message[k].strip()), None)
@@ -113,9 +117,9 @@ def _thought_key(message): # the key of its thoughts, or None
 def _content(message, part): # a text of a message: its content, one of its text parts, or its thoughts
     if part<0: return message[_thought_key(message)]
     content = message['content']
-    return content if isinstance(content, str) else [p['text'] for p in content if isinstance(p, dict)
-                                                     and isinstance(p.get('text'), str)][part]
+    return content if isinstance(content, str) else [p['text'] for p in content if _is_text(p)][part]
 
+# %% ../../nbs/formats/05_templates.ipynb #db6940fe
 def _marked(message, i): # the message with marks for its texts
     key,content = _thought_key(message),message.get('content')
     if key: message = {**message, key:_mark(i, -1)}
@@ -124,7 +128,7 @@ def _marked(message, i): # the message with marks for its texts
     if not isinstance(content, list): return message
     parts,j = [],0
     for p in content:
-        if isinstance(p, dict) and isinstance(p.get('text'), str): p,j = {**p, 'text':_mark(i, j)},j+1
+        if _is_text(p): p,j = {**p, 'text':_mark(i, j)},j+1
         parts.append(p)
     return {**message, 'content':parts}
 
@@ -135,9 +139,8 @@ def _skeleton(text): # the template's own texts, and the (message, part) of each
 
 # %% ../../nbs/formats/05_templates.ipynb #fbee4322
 def _forms(text): # as it is, or stripped
-    n = '\n'
-    return list(dict.fromkeys((text, text.rstrip(), text.lstrip(), text.strip(), text.rstrip(n), text.lstrip(n),
-                               text.strip(n))))
+    stripped = [text, *(f(text, *n) for n in ((), '\n') for f in (str.rstrip, str.lstrip, str.strip))]
+    return list(dict.fromkeys(stripped))
 
 def _match(text, own, contents): # [(start, end)] of the contents, or None; tries the forms of each in turn
     if not text.startswith(own[0]): return None
@@ -150,11 +153,30 @@ def _match(text, own, contents): # [(start, end)] of the contents, or None; trie
         if end is None:
             tries.pop()
             if spans: dead.add((k, spans.pop()[1]))
-        elif k+1<len(contents): spans.append((pos, end)); tries.append(iter(_forms(contents[k+1])))
+        elif k+1<len(contents):
+            spans.append((pos, end))
+            tries.append(iter(_forms(contents[k+1])))
         elif end+len(own[-1])==len(text): return [*spans, (pos, end)]
     return None
 
 # %% ../../nbs/formats/05_templates.ipynb #785956f8
+def _starts(text, own, contents, last): # does the text begin with these, the last content included?
+    pos = 0
+    for t,c in zip(own, [*contents, last]):
+        if not text.startswith(t, pos): return False
+        pos += len(t)
+        form = next((f for f in _forms(c) if text.startswith(f, pos)), None)
+        if form is None: return False
+        pos += len(form)
+    return True
+
+def _blame(text, own, messages, keys, contents): # the first message that is not found as it was written
+    for n in range(len(keys)):
+        head = next((f for f in _forms(contents[n]) if _starts(text, own[:n+1], contents[:n], f)), None)
+        if head is None: return f'message {keys[n][0]} ({messages[keys[n][0]].get("role")})'
+    return 'the conversation, depending on its contents'
+
+# %% ../../nbs/formats/05_templates.ipynb #785956fa
 _marks_in_data = 'the conversation contains U+E000 or U+E001, which segtune needs as marks. Remove these characters.'
 
 def locate_contents(
@@ -170,26 +192,9 @@ def locate_contents(
     own,keys = _skeleton(render(template, [_marked(m, i) for i,m in enumerate(messages)], context, at, **more))
     contents = [_content(messages[i], j) for i,j in keys]
     spans = _match(text, own, contents)
-    if spans is not None: return text, [_place(text, k, c, s) for k,c,s in zip(keys, contents, spans)]
+    if spans is not None:
+        leads = [c.find(text[a:b]) for c,(a,b) in zip(contents, spans)]
+        return text, [ContentSpan(i, *span, j, lead) for (i,j),span,lead in zip(keys, spans, leads)]
     blame = _blame(text, own, messages, keys, contents)
-    raise DataError(f'the chat template rewrites {blame}, so what is trained cannot be located exactly. '
-                    'Use another template, or write the row as segments.', **at or {})
-
-def _place(text, key, content, span):
-    return ContentSpan(key[0], *span, key[1], content.find(text[span[0]:span[1]]))
-
-def _blame(text, own, messages, keys, contents): # the first message that is not found as it was written
-    for n in range(len(keys)):
-        head = next((f for f in _forms(contents[n]) if _starts(text, own[:n+1], contents[:n], f)), None)
-        if head is None: return f'message {keys[n][0]} ({messages[keys[n][0]].get("role")})'
-    return 'the conversation, depending on its contents'
-
-def _starts(text, own, contents, last): # does the text begin with these, the last content included?
-    pos = 0
-    for t,c in zip(own, [*contents, last]):
-        if not text.startswith(t, pos): return False
-        pos += len(t)
-        form = next((f for f in _forms(c) if text.startswith(f, pos)), None)
-        if form is None: return False
-        pos += len(form)
-    return True
+    message = f'the chat template rewrites {blame}, so what is trained cannot be located exactly.'
+    raise DataError(f'{message} Use another template, or write the row as segments.', **at or {})

@@ -22,10 +22,32 @@ def _ints(row, name, at): # a list of whole numbers
     raise DataError(f'expected a whole number, got {json_type(o[odd])}.', field=f'{name}[{odd}]', **at)
 
 def _same_length(ids, other, name, at):
-    if len(other)!=len(ids):
-        message = f'has {len(other)} numbers, and input_ids has {len(ids)}. They must be as many.'
-        raise DataError(message, field=name, **at)
+    if len(other)==len(ids): return
+    message = f'has {len(other)} numbers, and input_ids has {len(ids)}. They must be as many.'
+    raise DataError(message, field=name, **at)
 
+# %% ../../nbs/formats/08_tokenized.ipynb #a7b0c019
+def _check_token(t, label, i, at, n_vocab): # is it a token, and its label one of its two?
+    if t<0 or n_vocab is not None and t>=n_vocab:
+        message = f'{t} is no token id.'
+        if n_vocab is not None:
+            message = f'{t} is no id of this tokenizer, which has {n_vocab} tokens.'
+            message += " Tokenize the data with the model's own tokenizer."
+        raise DataError(message, field=f'input_ids[{i}]', **at)
+    if label in (-100, t): return
+    message = f'expected -100 or {t}, the id at its own place, got {label}.'
+    raise DataError(f'{message} Labels are not shifted: the model does that.', field=f'labels[{i}]', **at)
+
+def _check_mask(mask, ids, at): # every token is seen
+    if isinstance(mask, list): mask = [int(o) if type(o) is bool else o for o in mask]
+    mask = _ints({'attention_mask':mask}, 'attention_mask', at)
+    _same_length(ids, mask, 'attention_mask', at)
+    hidden = next((i for i,o in enumerate(mask) if o!=1), None)
+    if hidden is None: return
+    message = f'expected 1, got {mask[hidden]}. Rows are padded anew: leave out the tokens that are hidden.'
+    raise DataError(message, field=f'attention_mask[{hidden}]', **at)
+
+# %% ../../nbs/formats/08_tokenized.ipynb #a7b0c021
 def read_tokens(
     row:dict, # With `input_ids`, `labels` and perhaps `attention_mask`
     at:dict, # `source` and `row`, for errors
@@ -33,29 +55,12 @@ def read_tokens(
 )->tuple[list[int],list[int]]: # ids and labels, length T; a label is -100 where masked, else the id
     "The checked tokens of a row."
     for k in ('input_ids','labels'):
-        if k not in row:
-            raise DataError(f'{k!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.', **at)
+        if k in row: continue
+        raise DataError(f'{k!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.', **at)
     ids,labels = _ints(row, 'input_ids', at),_ints(row, 'labels', at)
     _same_length(ids, labels, 'labels', at)
-    for i,(t,label) in enumerate(zip(ids, labels)):
-        if t<0 or n_vocab is not None and t>=n_vocab:
-            raise DataError(f'{t} is no id of this tokenizer, which has {n_vocab} tokens. Tokenize the data with the '
-                            f'model\'s own tokenizer.'
-                            if n_vocab is not None else f'{t} is no token id.', field=f'input_ids[{i}]', **at)
-        if label not in (-100, t):
-            message = f'expected -100 or {t}, the id at its own place, got {label}.'
-            raise DataError(f'{message} Labels are not shifted: the model does that.',
-                            field=f'labels[{i}]', **at)
-    if row.get('attention_mask') is not None:
-        mask = [int(o) if type(o) is bool else o for o in row['attention_mask']] if isinstance(row['attention_mask'],
-                                                                                               list) else row['attention_mask']
-        mask = _ints({'attention_mask':mask}, 'attention_mask', at)
-        _same_length(ids, mask, 'attention_mask', at)
-        hidden = next((i for i,o in enumerate(mask) if o!=1), None)
-        if hidden is not None:
-            message = f'expected 1, got {mask[hidden]}. Rows are padded anew: leave out the tokens that are hidden.'
-            raise DataError(message,
-                            field=f'attention_mask[{hidden}]', **at)
+    for i,(t,label) in enumerate(zip(ids, labels)): _check_token(t, label, i, at, n_vocab)
+    if row.get('attention_mask') is not None: _check_mask(row['attention_mask'], ids, at)
     return ids, labels
 
 # %% ../../nbs/formats/08_tokenized.ipynb #a7b0c011
@@ -98,7 +103,8 @@ _fields = {'input_ids': 'list of token ids', 'labels': 'as many: -100 where mask
           handles_train_on_inputs=True, fields=_fields,
           example={'input_ids': [70, 71, 72], 'labels': [-100, 71, 72]},
           provenance='axolotl docs/dataset-formats/tokenized.qmd, 067b021c8 (2026-07-24)')
-def _tokenized(context): return lambda row, at: token_row(context, row, at)
+def _tokenized(context):
+    return lambda row, at: token_row(context, row, at)
 
 # %% ../../nbs/formats/08_tokenized.ipynb #259ba4f1
 segment_fields = {'segments': 'list of {"text": string, "label": true or false}'}
