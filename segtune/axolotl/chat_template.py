@@ -6,9 +6,10 @@
 __all__ = ['token_segments', 'end_options']
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c004
+from functools import partial
 from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date,
-                                  range_segments, render_messages,
-                          template_options, training_of, _same_without, _tools_left_out)
+                                  range_segments, render_messages, template_options, training_of, _same_without,
+                                  _tools_left_out)
 from ..pieces import find_boundary
 from ..formats.messages import message_reader, role_names
 from ..formats.base import nearest, note, register
@@ -26,8 +27,8 @@ def _find_turn(context, template, r, i):
     if i==0 and r.messages[0]['role']=='system' and 'mistral' in context.source.lower(): return None
     more = {**r.more, 'real_last_index': len(r.messages)-1}
     def ids(turns): return context.encode(render(template, turns, context, r.at, **more))[0]
-    return _difference(ids([*r.messages[:i], dict(role=r.messages[i]['role'], content='[[dummy_message]]')]),
-                       ids(r.messages[:i+1]))
+    dummy = dict(role=r.messages[i]['role'], content='[[dummy_message]]')
+    return _difference(ids([*r.messages[:i], dummy]), ids(r.messages[:i+1]))
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c008
 def _closed(offsets, n): # each token's (first, last) character, as axolotl closes the gaps
@@ -67,24 +68,29 @@ def _turn_labels(context, r, offsets, i, t, detail, found): # tokens of message 
     extra = _touching(r.places, offsets, i, t.extra)
     return whole-masked | extra
 
+# %% ../../nbs/axolotl/02_chat_template.ipynb #b034e772
+def _end_mark(ids, tokens, end): # the place of the end mark that closes a turn, or None
+    at = next((j for j in range(end, len(ids)) if ids[j] in tokens), -1)
+    return None if at==-1 or abs(at-end)>3 else at
+
 def _token_labels(context, template, r, ids, offsets, training, details, ends, turn_ends): # one bool per token
-    out,eos = [False]*len(ids),context.encode(context.eos)[0] if context.eos else []
+    eos = context.encode(context.eos)[0] if context.eos else []
     marks = [(turn_ends[1], [context.encode(t)[0][0] for t in turn_ends[0]]), (ends, eos[:1])]
-    last = [None,None]
+    out,last = [False]*len(ids),[None,None]
     for i,t in enumerate(training):
         if not t.trained and not t.extra and 'all' not in (ends, turn_ends[1]): continue
         found = _find_turn(context, template, r, i)
         for k in _turn_labels(context, r, offsets, i, t, details[i], found): out[k] = True
-        end = found[1] if found else -1
         for k,(when,tokens) in enumerate(marks):
-            at = next((j for j in range(end, len(ids)) if ids[j] in tokens), -1)
-            if at==-1 or abs(at-end)>3: continue
+            at = _end_mark(ids, tokens, found[1] if found else -1)
+            if at is None: continue
             last[k] = at
             if when=='all' or when=='turn' and t.trained: out[at] = True
     for (when,_),at in zip(marks, last):
         if when=='last' and at is not None: out[at] = True
     return out
 
+# %% ../../nbs/axolotl/02_chat_template.ipynb #b034e774
 def token_segments(
     text:str, # A rendered conversation
     offsets:list[tuple[int,int]], # Of each token, in characters
@@ -102,14 +108,14 @@ _ends = ('turn','all','last','none')
 def _check_eot(context, tokens, eos, eot): # each is one token, and the end token is treated in one way
     for t in tokens if context.encode else ():
         n = len(context.encode(t)[0])
-        if n!=1:
-            message = f'{t!r} is {n} tokens of this tokenizer, and not one. Add it under `tokens`.'
-            raise ConfigError(message, field='eot_tokens')
-    if context.eos in tokens and eos!=eot:
-        message = f'the end token {context.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot}) must be the same.'
-        raise ConfigError(message,
-                          field='train_on_eot')
+        if n==1: continue
+        message = f'{t!r} is {n} tokens of this tokenizer, and not one. Add it under `tokens`.'
+        raise ConfigError(message, field='eot_tokens')
+    if context.eos not in tokens or eos==eot: return
+    message = f'the end token {context.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot})'
+    raise ConfigError(f'{message} must be the same.', field='train_on_eot')
 
+# %% ../../nbs/axolotl/02_chat_template.ipynb #6ef54fe5
 def end_options(
     context, # A `FormatContext`
     template:str, # Jinja text
@@ -124,8 +130,8 @@ def end_options(
     eot = train_on_eos if train_on_eot is None else train_on_eot
     if eot_tokens is None or eot_tokens==[context.eos]: return train_on_eos, ([context.eos] if context.eos else [], eot)
     for t in eot_tokens:
-        if t not in template:
-            note(context, f'The chat template does not write {t!r} of eot_tokens; it is left out, as in axolotl.')
+        if t in template: continue
+        note(context, f'The chat template does not write {t!r} of eot_tokens; it is left out, as in axolotl.')
     tokens = [t for t in eot_tokens if t in template]
     _check_eot(context, tokens, train_on_eos, eot)
     return train_on_eos, (tokens, eot)
@@ -134,15 +140,16 @@ def end_options(
 def _unread(context, messages, field, at): # note flags that this type does not read
     for k in ('train','weight'):
         if k==field or not any(m.get(k) in (False,0) and m.get(k) is not None for m in messages): continue
-        note(context,
-             f'A message says "{k}": {"false" if k=="train" else 0}, which chat_template does not read, as in axolotl. '
-                      f'Set message_field_training: {k}, or use type: chat.', at)
+        told = f'A message says "{k}": {"false" if k=="train" else 0}, which chat_template does not read'
+        note(context, f'{told}, as in axolotl. Set message_field_training: {k}, or use type: chat.', at)
 
 def _training(context, messages, roles, field, detail, at): # what is trained of each message
     everything = {m['role'] for m in messages} if context.train_on_inputs else roles
     return [training_of(m, i, everything, (field,) if field else (), detail, at) for i,m in enumerate(messages)]
 
-def _axolotl_rendered(context, template, messages, more, at, flagged): # as `render_messages`, also where nothing can be located
+# %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c019
+def _axolotl_rendered(context, template, messages, more, at, flagged=False):
+    # as `render_messages`, also where nothing can be located
     if any(isinstance(m.get('content'), list) for m in messages) or flagged:
         return render_messages(context, template, messages, more, at, flagged)
     text = render(template, messages, context, at, **more)
@@ -152,8 +159,8 @@ def _axolotl_rendered(context, template, messages, more, at, flagged): # as `ren
 
 def _note_tools(context, template, r):
     if any(m.get('tool_calls') for m in r.messages) and _same_without(context, template, r, 'tool_calls'):
-        note(context, 'The chat template does not write the tool calls of a row, as in axolotl. Use one that does, '
-                      'such as qwen_25 or llama4.', r.at)
+        told = 'The chat template does not write the tool calls of a row, as in axolotl.'
+        note(context, f'{told} Use one that does, such as qwen_25 or llama4.', r.at)
     if r.more.get('tools') and _same_without(context, template, r, 'tools'): note(context, _tools_left_out, r.at)
 
 def _details(messages, field): # the ranges as axolotl reads them, per message
@@ -161,21 +168,26 @@ def _details(messages, field): # the ranges as axolotl reads them, per message
     return [[(d['begin_offset'], d['end_offset']+1, d['train']) for d in m.get(field) or []] for m in messages]
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c016
-_source = 'axolotl prompt_strategies/chat_template.py, 067b021c8 (2026-07-24)'
+_conversation_format = partial(register, boundary='axolotl', family='chat_template', reads_tokens=True,
+                               example_options=dict(chat_template='chatml'))
 
-@register('chat_template', about="Messages through a chat template, with axolotl's tokens of today.",
-          boundary='axolotl', family='chat_template',
-          fields=chat_fields, example=chat_example, handles_train_on_inputs=True, reads_tokens=True, example_options=dict(chat_template='chatml'), provenance=_source,
-          options=(*template_options,'train_on_eos','train_on_eot','eot_tokens','default_system_message'))
+def _labelled(context, template, r, training, details, ends, turn_ends): # the segments, cut at tokens
+    ids,offsets = context.encode(r.text)
+    labels = _token_labels(context, template, r, ids, offsets, training, details, ends, turn_ends)
+    return token_segments(r.text, offsets, labels, r.places)
+
+# %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c022
+@_conversation_format('chat_template', about="Messages through a chat template, with axolotl's tokens of today.",
+                      fields=chat_fields, example=chat_example, handles_train_on_inputs=True,
+                      provenance='axolotl prompt_strategies/chat_template.py, 067b021c8 (2026-07-24)',
+                      options=(*template_options,'train_on_eos','train_on_eot','eot_tokens','default_system_message'))
 def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',),
-                   train_on_eos='turn', train_on_eot=None,
-                   eot_tokens=None, message_field_training=None, message_field_training_detail=None,
-                   default_system_message=None, **options):
+                   train_on_eos='turn', train_on_eot=None, eot_tokens=None, message_field_training=None,
+                   message_field_training_detail=None, default_system_message=None, **options):
     template,read = template_of(context, chat_template, chat_template_jinja),message_reader(**options)
     ends,turn_ends = end_options(context, template, train_on_eos, train_on_eot, eot_tokens)
-    names = role_names(options.get('roles'))
-    roles,field,detail = [names.get(r, r) for r in roles_to_train
-                          or ()],message_field_training,message_field_training_detail
+    names,field,detail = role_names(options.get('roles')),message_field_training,message_field_training_detail
+    roles = [names.get(r, r) for r in roles_to_train or ()]
     note_date(context, template)
     if default_system_message:
         note(context, 'default_system_message changes nothing under chat_template, as in axolotl; type: chat uses it.')
@@ -185,40 +197,37 @@ def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_
         training = _training(context, messages, roles, field, detail, at)
         flagged = any(t.masked or t.extra for t in training)
         if not context.axolotl:
-            return exact_segments(context, template, render_messages(context, template, messages, more, at, flagged),
-                                  training, ends,
-                                  turn_ends[0] if eot_tokens else ())
+            r = render_messages(context, template, messages, more, at, flagged)
+            return exact_segments(context, template, r, training, ends, turn_ends[0] if eot_tokens else ())
         r = _axolotl_rendered(context, template, messages, more, at, flagged and not detail)
         _note_tools(context, template, r)
-        ids,offsets = context.encode(r.text)
-        labels = _token_labels(context, template, r, ids, offsets, training, _details(messages, detail), ends,
-                               turn_ends)
-        return token_segments(r.text, offsets, labels, r.places)
+        return _labelled(context, template, r, training, _details(messages, detail), ends, turn_ends)
     return write, template_identity(template, context)
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #f2432e9b
 _legacy_names = dict(alpaca='alpaca_legacy', inst='inst', mistral='inst')
+_sides = [{'from':'human', 'value':'Capital of France?'}, {'from':'gpt', 'value':'Paris'}]
 
-@register('chat_template_legacy', about="A conversation through a chat template, with axolotl's tokens of 2024.",
-          boundary='axolotl',
-          family='chat_template', options=('chat_template','chat_template_jinja'), limit=lambda s: 2048, reads_tokens=True,
-          fields={'conversations': 'list of turns: {"from": "human" or "gpt", "value": text}'}, example_options=dict(chat_template='chatml'),
-          example={'conversations': [{'from':'human', 'value':'Capital of France?'}, {'from':'gpt', 'value':'Paris'}]},
-          provenance='axolotl prompt_strategies/chat_template.py, e07dcb288 (2024-04-16)')
+@_conversation_format('chat_template_legacy',
+                      about="A conversation through a chat template, with axolotl's tokens of 2024.",
+                      options=('chat_template','chat_template_jinja'), limit=lambda context: 2048,
+                      fields={'conversations': 'list of turns: {"from": "human" or "gpt", "value": text}'},
+                      example={'conversations': _sides},
+                      provenance='axolotl prompt_strategies/chat_template.py, e07dcb288 (2024-04-16)')
 def _chat_template_legacy(context, chat_template='chatml', chat_template_jinja=None):
     template = template_of(context, _legacy_names.get(chat_template, chat_template), chat_template_jinja)
-    read = message_reader('conversations', dict(role='from', content='value'),
-                          roles=dict(user=['human'], assistant=['gpt']))
+    keys,roles = dict(role='from', content='value'),dict(user=['human'], assistant=['gpt'])
+    read = message_reader('conversations', keys, roles=roles)
     note_date(context, template)
     def write(row, at):
         messages,_ = read(row, at)
         odd = [m['role'] for m in messages if m['role'] not in ('user','assistant')]
         if odd: raise DataError(f'the role {odd[0]!r} is neither human nor gpt. chat_template reads other roles.', **at)
         if not context.axolotl:
-            return exact_segments(context, template, render_messages(context, template, messages, {}, at),
-                                  [Training(m['role']=='assistant') for m in messages])
-        r,asked = _axolotl_rendered(context, template, messages, {}, at,
-                                    False),render(template, messages[:1], context, at, True)
-        (ids,offsets),n = context.encode(r.text), len(context.encode(asked)[0])
+            training = [Training(m['role']=='assistant') for m in messages]
+            return exact_segments(context, template, render_messages(context, template, messages, {}, at), training)
+        r = _axolotl_rendered(context, template, messages, {}, at)
+        n = len(context.encode(render(template, messages[:1], context, at, True))[0])
+        ids,offsets = context.encode(r.text)
         return token_segments(r.text, offsets, [k>=n for k in range(len(ids))], r.places)
     return write, template_identity(template, context)

@@ -43,8 +43,8 @@ def check_text(
     "Refuse text that is no text."
     for s in segments:
         if (found := _surrogate(s.text)) is None: continue
-        message = f'there is a lone surrogate, {found[1]!a}, which is not text. Write the whole character, or remove it.'
-        raise DataError(message, field=_field_with(row, found[1]), **at)
+        message = f'there is a lone surrogate, {found[1]!a}, which is not text.'
+        raise DataError(f'{message} Write the whole character, or remove it.', field=_field_with(row, found[1]), **at)
 
 # %% ../../nbs/data/00_formats.ipynb #45bffefe
 @dataclass(frozen=True)
@@ -65,20 +65,6 @@ class RowFormat:
     def axolotl_type(self)->bool:
         "Is it a type with axolotl's name, which asks for axolotl's tokens?"
         return self.name in formats and formats[self.name].boundary=='axolotl'
-
-    def __call__(self,
-        row:dict, # A row as read from the data
-        source:str|None=None, # Its file, for errors
-        line:int|None=None, # Its line from 1, for errors
-    )->list[Segment]:
-        "The segments of `row`."
-        at = dict(source=source, row=line)
-        if type(row) is not dict:
-            raise DataError(f'expected an object, got {json_type(row)}. Each line is one row.', **at)
-        segments = self._written(row, at)
-        if isinstance(segments, TokenRow): return segments
-        check_text(segments, row, at)
-        return guard_special(segments, self.special, self.special_in_data, at, self.boundary)
 
     @property
     def notes(self)->list[str]: # One line each
@@ -106,6 +92,22 @@ def _written(self:RowFormat, row, at): # what the format makes of a row; any fai
     message = f'cannot be read as {self.name} ({what[:200]}). See its fields with: segtune formats {self.name}.'
     raise DataError(message, **at) from cause
 
+# %% ../../nbs/data/00_formats.ipynb #9a11ce07
+@patch
+def __call__(self:RowFormat,
+    row:dict, # A row as read from the data
+    source:str|None=None, # Its file, for errors
+    line:int|None=None, # Its line from 1, for errors
+)->list[Segment]:
+    "The segments of `row`."
+    at = dict(source=source, row=line)
+    if type(row) is not dict:
+        raise DataError(f'expected an object, got {json_type(row)}. Each line is one row.', **at)
+    segments = self._written(row, at)
+    if isinstance(segments, TokenRow): return segments
+    check_text(segments, row, at)
+    return guard_special(segments, self.special, self.special_in_data, at, self.boundary)
+
 # %% ../../nbs/data/00_formats.ipynb #23742005
 def _split_name(type): # (name in the registry, style)
     name = type.removesuffix('.load')
@@ -115,7 +117,8 @@ def _split_name(type): # (name in the registry, style)
 
 def _unknown(name):
     near = suggest(name, formats)
-    hint = f'Did you mean {near}?' if near else f'Known are {", ".join(formats)}; or name a function as module.function.'
+    hint = f'Known are {", ".join(formats)}; or name a function as module.function.'
+    if near: hint = f'Did you mean {near}?'
     raise ConfigError(f'unknown format {name!r}. {hint}', field='type')
 
 def _styled(f, style): # {} or {'style': ...}, checked
@@ -138,67 +141,43 @@ def _found(type, beside): # (Format, options that its name implies)
 
 # %% ../../nbs/data/00_formats.ipynb #9a11ce06
 def _texts(o): return isinstance(o, list) and all(isinstance(v, str) and v for v in o)
-def _names(o): return isinstance(o, dict) and all(isinstance(k, str) and isinstance(v, str) for k,v in o.items())
-def _roles(o):
-    return isinstance(o, dict) and all(isinstance(k, str) and (isinstance(v, str) or _texts(v)) for k,v in o.items())
-def _variables(o):
-    return isinstance(o, dict) and all(isinstance(k, str) and k not in ('messages','add_generation_prompt') for k in o)
+def _object(o, key=lambda k: isinstance(k, str), value=lambda v: True):
+    return isinstance(o, dict) and all(key(k) and value(v) for k,v in o.items())
 
-_kinds = dict(
-    flag=('true or false', lambda o: type(o) is bool, ('split_thinking','drop_system_message','strict')),
-    texts=('a list of texts, none of them empty', _texts, ('roles_to_train','eot_tokens')),
-    names=('an object of keys and names', _names, ('message_property_mappings',)),
-    roles=('an object of roles, each a name or a list of names', _roles, ('roles',)),
-    variables=('an object of variables, other than messages and add_generation_prompt', _variables,
-               ('chat_template_kwargs',)),
-    version=('a text or a number', lambda o: isinstance(o, (str,int,float)), ('version',)),
-)
-_kind_of = {name: (want, test) for want,test,names in _kinds.values() for name in names}
-_text_kind = ('a text', lambda o: isinstance(o, str))
+_is_text = ('a text', lambda o: isinstance(o, str))
+_flag = ('true or false', lambda o: type(o) is bool)
+_list = ('a list of texts, none of them empty', _texts)
+_names = ('an object of keys and names', lambda o: _object(o, value=lambda v: isinstance(v, str)))
+_roles = ('an object of roles, each a name or a list of names',
+          lambda o: _object(o, value=lambda v: isinstance(v, str) or _texts(v)))
+_variables = ('an object of variables, other than messages and add_generation_prompt',
+              lambda o: _object(o, key=lambda k: isinstance(k, str) and k not in ('messages','add_generation_prompt')))
+_version = ('a text or a number', lambda o: isinstance(o, (str,int,float)))
+_kinds = dict(split_thinking=_flag, drop_system_message=_flag, strict=_flag, roles_to_train=_list, eot_tokens=_list,
+              message_property_mappings=_names, roles=_roles, chat_template_kwargs=_variables, version=_version)
 
+# %% ../../nbs/data/00_formats.ipynb #9a11ce09
 def _check_options(f, options):
     for k,v in options.items():
         if k not in f.options and k!='style':
             near = suggest(k, f.options)
-            known = f'It understands {", ".join(f.options)}.' if f.options else 'It understands none.'
-            message = f'format {f.name!r} has no option {k!r}. {f"Did you mean {near!r}?" if near else known}'
-            raise ConfigError(message, field='type')
-        want,fits = _kind_of.get(k, _text_kind)
+            hint = f'It understands {", ".join(f.options)}.' if f.options else 'It understands none.'
+            if near: hint = f'Did you mean {near!r}?'
+            raise ConfigError(f'format {f.name!r} has no option {k!r}. {hint}', field='type')
+        want,fits = _kinds.get(k, _is_text)
         if not fits(v): raise ConfigError(f'expected {want}, got {v!r}.', field=k)
 
-# %% ../../nbs/data/00_formats.ipynb #aad92d47
-def find_format(
-    type:str|dict|Callable|None, # The `type:` of a dataset entry; or a function `row -> segments`; None: `segments`
-    tokenizer=None, # A `FastTokenizer`, or only the names of its special tokens: `{'eos_token': '</s>', ...}`
-    boundary:str|None=None, # Overrides the format's own default
-    special_in_data:str|None=None, # Control text in data: `parse`, `literal` or `error`; None: `parse` for axolotl's types, else `literal`
-    sequence_len:int|None=None, # The longest row in tokens; None: no limit
-    train_on_inputs:bool=False, # Train everything?
-    beside:str|None=None, # Directory where files that the entry names are looked up first, such as the config's own
-    defaults:dict|None=None, # Options for formats that have them, where the entry says nothing, such as the config's `chat_template`
-    **options, # Other keys of the dataset entry that the format understands
-)->RowFormat:
-    "The format a dataset entry asks for."
-    f,implied = _found(type, beside)
-    given = {k:v for k,v in (defaults or {}).items() if k in f.options}
-    options = {k:v for k,v in {**given, **implied, **options}.items() if v is not None}
-    _check_options(f, options)
-    special_in_data = special_in_data or ('parse' if f.boundary=='axolotl' else 'literal')
-    if special_in_data not in special_choices:
-        message = f'expected one of {", ".join(special_choices)}, got {special_in_data!r}.'
-        raise ConfigError(message, field='special_in_data')
-    context = format_context(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len,
-                             train_on_inputs=train_on_inputs,
-                         date=date.today().isoformat(), beside=beside, notes={})
-    if f.reads_tokens and context.axolotl and context.encode is None:
-        message = f'format {f.name!r} needs the tokenizer itself for axolotl\'s tokens.'
-        raise ConfigError(f'{message} Pass it, or set boundary: split.', field='type')
-    write,more = _made(f, context, options)
-    identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=context.names, bos=context.bos,
-                    special_in_data=special_in_data, exact=not context.axolotl, **options, **more)
-    return _row_format(f, context, write, identity, special_in_data)
+# %% ../../nbs/data/00_formats.ipynb #aad92d48
+def _special_choice(f, choice): # what to do with control text in data, checked
+    choice = choice or ('parse' if f.boundary=='axolotl' else 'literal')
+    if choice in special_choices: return choice
+    message = f'expected one of {", ".join(special_choices)}, got {choice!r}.'
+    raise ConfigError(message, field='special_in_data')
 
 def _made(f, context, options): # the row function and what else identifies it
+    if f.reads_tokens and context.axolotl and context.encode is None:
+        message = f"format {f.name!r} needs the tokenizer itself for axolotl's tokens."
+        raise ConfigError(f'{message} Pass it, or set boundary: split.', field='type')
     try: made = f.make(context, **options)
     except SegtuneError: raise
     except Exception as e: cause = e
@@ -207,10 +186,37 @@ def _made(f, context, options): # the row function and what else identifies it
     raise ConfigError(message, field='type') from cause
 
 def _row_format(f, context, write, identity, special_in_data):
-    limit,windows = f.limit and context.axolotl and f.limit(context), f.windows and f.windows(context)
-    return RowFormat(f.name, context.boundary, write, dict(identity, windows=windows and list(windows)),
-                     context.train_on_inputs and not f.handles_train_on_inputs,
-                     limit or None, windows or None, context.special, special_in_data, context.notes)
+    limit = f.limit(context) if f.limit and context.axolotl else None
+    windows = f.windows(context) if f.windows else None
+    trained = context.train_on_inputs and not f.handles_train_on_inputs
+    identity = dict(identity, windows=windows and list(windows))
+    return RowFormat(f.name, context.boundary, write, identity, trained, limit or None, windows or None,
+                     context.special, special_in_data, context.notes)
+
+# %% ../../nbs/data/00_formats.ipynb #aad92d47
+def find_format(
+    type:str|dict|Callable|None, # The `type:` of a dataset entry; or a function `row -> segments`; None: `segments`
+    tokenizer=None, # A `FastTokenizer`, or only the names of its special tokens: `{'eos_token': '</s>', ...}`
+    boundary:str|None=None, # Overrides the format's own default
+    special_in_data:str|None=None, # Control text in data; None: `parse` for axolotl's types, else `literal`
+    sequence_len:int|None=None, # The longest row in tokens; None: no limit
+    train_on_inputs:bool=False, # Train everything?
+    beside:str|None=None, # Directory where files that the entry names are looked up first, such as the config's own
+    defaults:dict|None=None, # Options for formats that have them, where the entry says nothing
+    **options, # Other keys of the dataset entry that the format understands
+)->RowFormat:
+    "The format a dataset entry asks for."
+    f,implied = _found(type, beside)
+    given = {k:v for k,v in (defaults or {}).items() if k in f.options}
+    options = {k:v for k,v in {**given, **implied, **options}.items() if v is not None}
+    _check_options(f, options)
+    special_in_data = _special_choice(f, special_in_data)
+    context = format_context(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, notes={},
+                             train_on_inputs=train_on_inputs, date=date.today().isoformat(), beside=beside)
+    write,more = _made(f, context, options)
+    identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=context.names, bos=context.bos,
+                    special_in_data=special_in_data, exact=not context.axolotl, **options, **more)
+    return _row_format(f, context, write, identity, special_in_data)
 
 # %% ../../nbs/data/00_formats.ipynb #0db8f776
 def example_format(

@@ -25,14 +25,13 @@ class FormatContext(NamedTuple):
     special:tuple=() # Texts that become control tokens
     chat_template:str|None=None # The tokenizer's own, in Jinja
     source:str='' # Where the tokenizer came from
-    encode:Callable|None=None # text -> `(ids, offsets)` as the tokenizer reads it alone; None where there is no tokenizer
+    encode:Callable|None=None # text -> `(ids, offsets)` as the tokenizer reads it alone; None: no tokenizer
     boundary:str='split' # The encoder's mode for the rows
     sequence_len:int|None=None # The longest row in tokens, if there is a limit
     train_on_inputs:bool=False # Is everything trained?
     date:str='' # The day that a chat template is told, such as `2024-07-26`; empty: the present moment
     beside:str|None=None # Directory where files that a config names are looked up first
     tokenizer:object=None # The tokenizer itself, for rows that are tokens already; None where there is none
-
     notes:dict|None=None # Where `note` counts; None: nothing is kept
 
     @property
@@ -63,14 +62,13 @@ def format_context(
     if not hasattr(tokenizer, 'names'):
         names = tokenizer or {}
         if not isinstance(names, dict):
-            message = f'expected a FastTokenizer or the names of special tokens, got {type(tokenizer).__name__}. Use as_tokenizer.'
-            raise ConfigError(message, field='tokenizer')
+            message = f'expected a FastTokenizer or the names of special tokens, got {type(tokenizer).__name__}.'
+            raise ConfigError(f'{message} Use as_tokenizer.', field='tokenizer')
         adds = bool(names.get('bos_token')) and names['bos_token']!=names.get('eos_token')
         return FormatContext(names, adds, tuple(names.values()), **config)
     special = tuple(t['content'] for t in tokenizer.spec['added_tokens'])
-    return FormatContext(tokenizer.names, tokenizer.adds_bos, special, tokenizer.chat_template, tokenizer.source,
-                         _encode_of(tokenizer),
-                   tokenizer=tokenizer, **config)
+    read = dict(chat_template=tokenizer.chat_template, source=tokenizer.source, encode=_encode_of(tokenizer))
+    return FormatContext(tokenizer.names, tokenizer.adds_bos, special, tokenizer=tokenizer, **read, **config)
 
 # %% ../../nbs/formats/00_base.ipynb #5e70aa02
 def note(
@@ -141,7 +139,8 @@ def field_of(
     "The text in a field of a row."
     if type(row) is not dict: raise DataError(f'expected an object, got {json_type(row)}. Each line is one row.', **at)
     if name not in row:
-        message = f'the field {name!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.{nearest(name, row)}'
+        message = f'the field {name!r} is missing; the row has {", ".join(map(repr, row)) or "no fields"}.'
+        message += nearest(name, row)
         raise DataError(message, **at)
     o = row[name]
     if type(o) is str: return o
@@ -191,6 +190,7 @@ def _literal(s, pattern): # `s` with each special text in it as a segment that i
         done = b
     return [o._replace(fresh=s.fresh and i==0) for i,o in enumerate(o for o in out if o.text)]
 
+# %% ../../nbs/formats/00_base.ipynb #3e835207
 def guard_special(
     segments:list[Segment], # A row
     special:tuple, # Texts that become control tokens

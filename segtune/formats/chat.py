@@ -8,7 +8,9 @@ __all__ = ['template_options', 'chat_example', 'chat_fields', 'range_segments', 
 
 # %% ../../nbs/formats/06_chat.ipynb #24f9158b
 from typing import NamedTuple
-from .messages import joined, message_options, message_reader, part_text, read_detail, read_flag, read_parts
+from fastcore.basics import patch
+from .messages import (joined, message_options, message_reader, part_text, read_detail, read_flag,
+                                      read_parts)
 from ..pieces import find_boundary
 from .base import note, register
 from ..segments import DataError, Segment
@@ -18,7 +20,9 @@ from .templates import ContentSpan, locate_contents, reads_date, render, templat
 def _covered(edges, ranges): # one bool per stretch between neighbouring edges: does it lie in a range?
     change = dict.fromkeys(edges, 0)
     for a,b in ranges:
-        if a<b: change[a] += 1; change[b] -= 1
+        if a>=b: continue
+        change[a] += 1
+        change[b] -= 1
     depth,out = 0,[]
     for e in edges[:-1]:
         depth += change[e]
@@ -94,24 +98,25 @@ class _Chat: # one conversation under one template
         try: return render(self.template, plain, self.context, self.at, **self.more)
         except DataError: return None
 
-    def _tail(self, i, end): # the template's text after message i that belongs to its turn
-        after = self.text[end:min([p.start for p in self.places if p.start>=end and p.message>i],
-                                  default=len(self.text))]
-        part = self._part(i+1)
-        return after if part is None else _common(after, part[end:]) if part[:end]==self.text[:end] else after
+# %% ../../nbs/formats/06_chat.ipynb #c3a45d81
+@patch
+def _tail(self:_Chat, i, end): # the template's text after message i that belongs to its turn
+    later = [p.start for p in self.places if p.start>=end and p.message>i]
+    after = self.text[end:min(later, default=len(self.text))]
+    part = self._part(i+1)
+    return _common(after, part[end:]) if part is not None and part[:end]==self.text[:end] else after
 
-    def _tool_call_span(self, i): # the turn of a message with tool calls
-        asked,part = self._asked(i),self._part(i+1)
-        if part and self.text.startswith(part.rstrip()):
-            if asked and part.startswith(asked): return len(asked), len(part.rstrip())
-            plain = self._plain(i)
-            if plain and plain!=part: return len(_common(plain, part)), len(part.rstrip())
-        raise DataError(f'the tool calls of message {i} cannot be located in what the chat template writes. '
-                        'Give it "weight": 0, or write the row as segments.', **self.at)
+@patch
+def _tool_call_span(self:_Chat, i): # the turn of a message with tool calls
+    asked,part = self._asked(i),self._part(i+1)
+    if part and self.text.startswith(part.rstrip()):
+        if asked and part.startswith(asked): return len(asked), len(part.rstrip())
+        plain = self._plain(i)
+        if plain and plain!=part: return len(_common(plain, part)), len(part.rstrip())
+    message = f'the tool calls of message {i} cannot be located in what the chat template writes.'
+    raise DataError(f'{message} Give it "weight": 0, or write the row as segments.', **self.at)
 
 # %% ../../nbs/formats/06_chat.ipynb #c3a45d74
-from fastcore.basics import patch
-
 @patch
 def chars(self:_Chat, i, a, b): # where characters a to b of message i's content stand in the text
     out,done = [],0
@@ -128,14 +133,14 @@ def ended(self:_Chat, i): # the end mark of message i
     end = max((p.end for p in self.places if p.message==i), default=0)
     return end, end + _end_mark(self._tail(i, end), self.special) if end else end
 
+# %% ../../nbs/formats/06_chat.ipynb #c3a45d83
 @patch
 def whole(self:_Chat, i, ends=True): # what of message i is trained, as (start, end)
     m,mine = self.messages[i],[p for p in self.places if p.message==i]
     if m.get('tool_calls'): return self._tool_call_span(i)
-    leave = 'Give it "weight": 0, or use another template.'
     if not mine:
-        message = f'the chat template leaves out message {i} ({m["role"]}), which should be trained. {leave}'
-        raise DataError(message, **self.at)
+        message = f'the chat template leaves out message {i} ({m["role"]}), which should be trained.'
+        raise DataError(f'{message} Give it "weight": 0, or use another template.', **self.at)
     if len({p.part for p in mine})<len(mine):
         raise DataError(f'the chat template writes message {i} more than once. Write the row as segments.', **self.at)
     start,end,asked = mine[0].start,mine[-1].end,self._asked(i)
@@ -177,8 +182,8 @@ def training_of(
 
 # %% ../../nbs/formats/06_chat.ipynb #8e11aa01
 def _without(start, end, holes): # what is left of a range
-    return [(a+start, b+start)
-            for a,b in _gaps([(max(a-start, 0), min(b, end)-start) for a,b in holes if b>start and a<end], end-start)]
+    inside = [(max(a-start, 0), min(b, end)-start) for a,b in holes if b>start and a<end]
+    return [(a+start, b+start) for a,b in _gaps(inside, end-start)]
 
 def _ranges(chat, i, t, ends): # what of message i is trained, in characters of the text
     found = [r for a,b in t.extra for r in chat.chars(i, a, b)]
@@ -199,8 +204,8 @@ def exact_segments(
     "What is trained of a conversation, to the character."
     chat = _Chat(context, template, rendered, eot_tokens)
     last = max((i for i,t in enumerate(training) if t.trained), default=-1)
-    ranges = [r for i,t in enumerate(training) for r in _ranges(chat, i, t,
-                                                                ends in ('turn','all') or ends=='last' and i==last)]
+    def ended(i): return ends in ('turn','all') or ends=='last' and i==last
+    ranges = [r for i,t in enumerate(training) for r in _ranges(chat, i, t, ended(i))]
     if ends=='all': ranges += [chat.ended(i) for i,t in enumerate(training) if not t.trained]
     return find_boundary(context.boundary).join(range_segments(chat.text, ranges, chat.places), 'touch')
 
@@ -224,26 +229,24 @@ def check_tools(
     if r.more.get('tools') and _same_without(context, template, r, 'tools'): note(context, _tools_left_out, r.at)
 
 # %% ../../nbs/formats/06_chat.ipynb #1000e964
-template_options = ('chat_template','chat_template_jinja','roles_to_train','message_field_training','message_field_training_detail',
-                    *message_options)
+template_options = ('chat_template','chat_template_jinja','roles_to_train','message_field_training',
+                    'message_field_training_detail', *message_options)
 chat_example = {'messages': [dict(role='system', content='Answer in one word.'),
-                             dict(role='user', content='Capital of France?'),
-                             dict(role='assistant', content='Paris')]}
+                             dict(role='user', content='Capital of France?'), dict(role='assistant', content='Paris')]}
 chat_fields = {'messages': 'list of {"role": "system", "user" or "assistant", "content": text}',
                'tools': 'for templates that write tools (may be missing)'}
 _own_fields = chat_fields | {'messages': chat_fields['messages']+'; "weight": 0 or "train": false masks one'}
 
 def note_date(context, template): # say that a template reads the date
-    if reads_date(template):
-        note(context,
-             f'The chat template reads the date; it is told {context.date}, and another day gives other tokens.')
+    if not reads_date(template): return
+    note(context, f'The chat template reads the date; it is told {context.date}, and another day gives other tokens.')
 
+# %% ../../nbs/formats/06_chat.ipynb #1000e966
 @register('chat', about='Messages through a chat template; the assistant is trained, to the character.', family='chat',
           fields=_own_fields, example=chat_example, options=(*template_options,'default_system_message'),
           example_options=dict(chat_template='chatml'))
 def _chat(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',),
-          message_field_training=None,
-          message_field_training_detail=None, **options):
+          message_field_training=None, message_field_training_detail=None, **options):
     template,read = template_of(context, chat_template, chat_template_jinja),message_reader(**options)
     names = (message_field_training,'weight','train')
     note_date(context, template)
