@@ -424,8 +424,8 @@ def test_every_text_has_contrast(browser, home, page, scheme):
         assert browser.execute_script(CONTRAST) == []
     finally: browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
-def test_every_page_has_an_icon_and_a_picture_for_links(site, pages):
-    for name in pages:
+def test_every_page_has_an_icon_and_a_picture_for_links(site):
+    for name in map(page_name, listed()):
         text = (site / name).read_text(encoding="utf-8")
         icon = re.search(r'<link rel="icon" href="([^"]+)"', text)
         assert icon and ((site / name).parent / icon[1]).resolve().is_file(), name

@@ -23,6 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import home_row
+import live_report
 import playground
 import yaml
 from execnb.nbio import mk_cell, read_nb, write_nb
@@ -209,6 +210,8 @@ def symbols(cfg):
     exec((cfg.lib_path / "_modidx.py").read_text(encoding="utf-8"), index)
     return {Path(anchor).name for names in index["d"]["syms"].values() for anchor, _ in names.values()}
 
+GENERATED = {"report.html"}     # pages that are written after the notebooks are rendered
+
 def settle(link, page, ids, anchors):
     "One link to a documented name: as it is, or to the name's class, or to the page"
     path, name = link[1], link[2]
@@ -231,7 +234,7 @@ def render(folder, engine):
     cmd = ["quarto", "render", "--no-cache"] if engine == "quarto" else [sys.executable, "-m", "smalldocs.cli", "render"]
     res = subprocess.run(cmd, cwd=folder, text=True, capture_output=True)
     notes = [o for o in (res.stdout + res.stderr).splitlines() if o.strip() and not UNREAD.search(o)]
-    broken = dict.fromkeys(m[2] for o in notes if (m := BROKEN.match(o)))
+    broken = dict.fromkeys(m[2] for o in notes if (m := BROKEN.match(o)) and Path(m[2]).name not in GENERATED)
     pages = {href: [m[1] for o in notes if (m := BROKEN.match(o)) and m[2] == href] for href in broken}
     problems = [f"{href}: no such page, yet linked from {o[0]}{f' and {len(o) - 1} more' if len(o) > 1 else ''}" for href, o in pages.items()]
     print("\n".join(o for o in notes if not BROKEN.match(o)))
@@ -287,6 +290,7 @@ def site(cfg, out, engine):
         settle_anchors(built, symbols(cfg))
         add_playground(cfg, built)
         add_home_row(built)
+        live_report.write(cfg.nbs_path, built / "report.html")
         add_head(cfg, built)
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(built, out)
@@ -346,6 +350,13 @@ def absolute_pictures(cfg, txt):
     raw = cfg.git_url.replace("https://github.com", "https://raw.githubusercontent.com")
     return re.sub(r"!\[([^\]]*)\]\((?!https?:)([\w/.-]+)\)", rf"![\1]({raw}/{cfg.branch}/{cfg.nbs_path.name}/\2)", txt)
 
+def absolute_links(cfg, txt):
+    "Links of README.md lead to the published site, so that they hold wherever it is shown"
+    def link(m):
+        page = page_name(f"{m[1]}.ipynb").removesuffix(".ipynb")
+        return f"]({cfg.doc_host}{cfg.doc_baseurl}/{page}.html{m[2] or ''})"
+    return re.sub(r"\]\((?!https?:|/|#)([\w/]+)\.(?:ipynb|html)(#[\w.-]+)?\)", link, txt)
+
 def readme_text(cfg):
     import nbformat
     from nbconvert import MarkdownExporter
@@ -360,8 +371,7 @@ def readme_text(cfg):
         page.metadata["language_info"] = {"name": "python"}
         txt, _ = MarkdownExporter(config=conf).from_notebook_node(page)
     txt = txt.replace("```python\n\n```\n", "")
-    txt = re.sub(r"\]\((?!https?:|/|#)([\w/]+\.ipynb)", rf"]({cfg.nbs_path.name}/\1", front_matter2heading(txt.strip()))
-    txt = absolute_pictures(cfg, txt)
+    txt = absolute_pictures(cfg, absolute_links(cfg, front_matter2heading(txt.strip())))
     txt = re.sub(r"\n{3,}", "\n\n", "\n".join(o.rstrip() for o in txt.splitlines()))
     return txt.strip() + "\n"
 
