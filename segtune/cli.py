@@ -327,7 +327,7 @@ def _base(project): # where the base model is now, if that is a directory
     return project.cfg.base_model if Path(project.cfg.base_model).is_dir() else None
 
 def _model(project): # the tuned model and its tokenizer
-    from segtune.training.generate import load_adapter
+    from segtune.training.load import load_adapter
     return load_adapter(project.cfg.output_dir, _base(project))
 
 @app.command()
@@ -356,7 +356,7 @@ def generate(config:ConfigPath, set:Overrides=None,
 @app.command()
 def evaluate(config:ConfigPath, set:Overrides=None):
     "Measure the tuned model on the held-out rows."
-    from segtune.training.generate import evaluate as run
+    from segtune.training.evaluate import evaluate as run
     project = _open(config, set)
     rows = project.rows()[1]
     if rows is None: raise ConfigError('there are no held-out rows. Set val_set_size or test_datasets.', source=config)
@@ -369,7 +369,7 @@ def evaluate(config:ConfigPath, set:Overrides=None):
 def merge(config:ConfigPath, out:Annotated[str, typer.Option('-o', '--out', help='New directory')], set:Overrides=None,
     dtype:Annotated[str, typer.Option(help='Number format: float32, bfloat16, float16, or auto for the one of the base model')]='auto'):
     "Write the model with its adapter built in."
-    from segtune.training.generate import merge as run
+    from segtune.training.merge import merge as run
     project = _open(config, set)
     where = dict(base_model=_base(project), trust_remote_code=project.cfg.trust_remote_code)
     _print(run(project.cfg.output_dir, out, dtype=dtype, **where))

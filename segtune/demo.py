@@ -103,7 +103,8 @@ def _train(folder, log):
 # %% ../nbs/13_demo.ipynb #954cc855
 def _answers(project, cfg, tok, n=3):
     from segtune.encoder import Encoder
-    from segtune.training.generate import compare, load_adapter, row_prompt
+    from segtune.training.generate import compare, row_prompt
+    from segtune.training.load import load_adapter
     rows = [row2segments(json.loads(o)) for o in open(project/'data'/'more_held_out.jsonl', encoding='utf-8')]
     rows = [r for r in rows if 60<len(r[0].text)<220][:n]
     model,tok = load_adapter(cfg.output_dir, None)

@@ -232,7 +232,7 @@ class Run:
     def losses(self)->list: return self.result.losses
     @cached_property
     def _loaded(self): # model and tokenizer
-        from segtune.training.generate import load_adapter
+        from segtune.training.load import load_adapter
         return load_adapter(self.path, self.project.cfg.base_model)
 
     def __repr__(self):

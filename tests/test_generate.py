@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segtune.encoder import Encoder
 from segtune.models import bundled
@@ -46,7 +48,7 @@ def adapter(encoder, rows, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def loaded(adapter):
-    from segtune.training.generate import load_adapter
+    from segtune.training.load import load_adapter
     return load_adapter(adapter)
 
 def answers(loaded, prompts, **how):
@@ -104,6 +106,31 @@ def test_a_stop_string_ends_an_answer(loaded, prompts):
 
 def test_length_is_said(loaded, prompts): assert {a.finish_reason for a in answers(loaded, prompts, max_new_tokens=2)} == {"length"}
 
+@pytest.mark.parametrize("how", [{}, dict(stop=["ol", "tr"]), dict(stop=["number.<", "ee. And", " A m"]), dict(max_new_tokens=3), dict(temperature=3.0, top_p=.99),
+                                 dict(batch_size=3)], ids=str)
+def test_a_streamed_answer_is_the_same_answer(loaded, prompts, how):
+    pieces, order = [[] for _ in prompts], []
+    found = answers(loaded, prompts, stream=lambda i, piece: (pieces[i].append(piece), order.append(i)), **how)
+    assert found == answers(loaded, prompts, **how) and [p[-1] for p in pieces] == [None] * 4
+    assert ["".join(p[:-1]) for p in pieces] == [a.text for a in found] and all(p[:-1].count("") == 0 for p in pieces)
+    if not how: assert len(set(order[:4])) == 4 and min(map(len, pieces)) > 3, "answers grow, and grow together"
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="ab\u00e9\U0001f600", max_size=12), st.lists(st.text(alphabet="ab\u00e9", min_size=1, max_size=3), max_size=2), st.data())
+def test_text_is_held_back_while_it_may_change(text, stop, data):
+    "Whatever bytes the tokens have: what was shown is never taken back, and is the text before the stop string in the end"
+    from segtune.training.generate import _Growing
+    left, o, shown = text.encode(), _Growing(set(), stop), ""
+    while left and not o.over:
+        n = data.draw(st.integers(1, len(left)))
+        shown += o.add(0, left[:n])
+        left = left[n:]
+        so_far = text.encode()[:len(text.encode()) - len(left)].decode(errors="ignore")
+        at = min((i for s in stop if (i := so_far.find(s)) >= 0), default=len(so_far))
+        assert so_far[:at].startswith(shown)
+        if o.over: assert shown == so_far[:at] and at < len(so_far)
+    if not o.over: assert not any(s in text for s in stop) and text.startswith(shown) and len(text) - len(shown) < max(map(len, stop), default=1)
+
 def test_chance_is_seeded(loaded, prompts):
     hot = dict(temperature=3.0, top_p=.99)
     assert answers(loaded, prompts, seed=1, **hot) == answers(loaded, prompts, seed=1, **hot) != answers(loaded, prompts, seed=2, **hot)
@@ -127,7 +154,7 @@ def test_compare_answers_as_base_and_as_tuned(loaded, prompts):
 # ---- measuring, loading, merging
 
 def test_evaluate_measures_both(loaded, encoder, rows):
-    from segtune.training.generate import evaluate
+    from segtune.training.evaluate import evaluate
     from segtune.training.model import load_base
     data, model, total, n = prepared(encoder, rows), load_base(TINY), 0.0, 0
     for r in data:
@@ -142,7 +169,9 @@ def test_evaluate_measures_both(loaded, encoder, rows):
                                   dict(lora_modules_to_save=["embed_tokens"]), dict(special_tokens=dict(pad_token="<|fill|>")), dict(lora_target_linear=False, lora_target_modules=r".*\.layers\.[01]\..*_proj")],
                          ids=lambda o: next(iter(o)))
 def test_what_is_loaded_is_what_was_trained(rows, tmp_path, more):
-    from segtune.training.generate import evaluate, load_adapter, merge
+    from segtune.training.evaluate import evaluate
+    from segtune.training.load import load_adapter
+    from segtune.training.merge import merge
     from segtune.training.run import train
     names = {k: more[k] for k in ("tokens", "special_tokens") if k in more}
     enc = Encoder(load_tokenizer(TINY, names.get("special_tokens"), names.get("tokens", ())))
@@ -160,7 +189,7 @@ def test_what_is_loaded_is_what_was_trained(rows, tmp_path, more):
 def test_a_merged_model_is_an_ordinary_one(adapter, loaded, prompts, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     out = merge(adapter, tmp_path / "merged")
     model, tok = AutoModelForCausalLM.from_pretrained(out).eval(), AutoTokenizer.from_pretrained(out)
     text = loaded[1].to_bytes(prompts[0]).decode()
@@ -173,12 +202,12 @@ def test_a_merged_model_is_an_ordinary_one(adapter, loaded, prompts, tmp_path):
 def test_weights_are_merged_in_the_base_models_format(adapter, tmp_path):
     from safetensors.torch import load_file
 
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     assert {str(o.dtype) for o in load_file(merge(adapter, tmp_path / "a") / "model.safetensors").values()} == {"torch.float32"}
     assert {str(o.dtype) for o in load_file(merge(adapter, tmp_path / "b", dtype="bfloat16") / "model.safetensors").values()} == {"torch.bfloat16"}
 
 def test_an_adapter_finds_its_base_model(adapter, tmp_path):
-    from segtune.training.generate import load_adapter
+    from segtune.training.load import load_adapter
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(Path(TINY).resolve())
     moved = Path(shutil.copytree(adapter, tmp_path / "out"))
     conf = json.loads((moved / "adapter_config.json").read_text())
@@ -193,7 +222,8 @@ def test_training_goes_on_from_an_adapter(adapter, encoder, rows, tmp_path):
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
     from segtune.training import packages
-    from segtune.training.generate import load_adapter, rouge
+    from segtune.training.evaluate import rouge
+    from segtune.training.load import load_adapter
     from segtune.training.run import train
     with pytest.raises(RunError, match="Run segtune train first"): load_adapter(tmp_path)
     monkeypatch.setattr(packages, "find_spec", lambda o: None)

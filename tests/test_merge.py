@@ -76,7 +76,8 @@ def plain(out):
     return AutoModelForCausalLM.from_pretrained(out, dtype="float32"), AutoTokenizer.from_pretrained(out)
 
 def check(base, tmp_path, moves=True, **how):
-    from segtune.training.generate import load_adapter, merge
+    from segtune.training.load import load_adapter
+    from segtune.training.merge import merge
     from segtune.training.model import load_base
     model, tok = make_adapter(base, tmp_path / "adapter", **how)
     ids = ids_of(tok)
@@ -144,7 +145,7 @@ def stored(out):
 @pytest.mark.parametrize("base_dtype, dtype, want", [("bfloat16", None, "bfloat16"), ("bfloat16", "auto", "bfloat16"), ("float32", "auto", "float32"), ("float16", "auto", "float16"),
                                                      *product(["bfloat16"], ["float32", "fp32"], ["float32"]), ("float32", "bf16", "bfloat16"), ("float32", "float16", "float16")])
 def test_the_number_format_is_the_bases_or_the_one_asked_for_and_rounding_is_said(base, tmp_path, base_dtype, dtype, want):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     said = []
     model, tok = make_adapter(base(dtype=base_dtype), tmp_path / "a", lora_target_modules=["q_proj", "up_proj"])
     out = merge(tmp_path / "a", tmp_path / "m", dtype=dtype, log=said.append)
@@ -155,13 +156,13 @@ def test_the_number_format_is_the_bases_or_the_one_asked_for_and_rounding_is_sai
     assert gap < 1e-4 if want == "float32" else 0 < gap < .5
 
 def test_an_unknown_number_format_is_named(base, tmp_path):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     with pytest.raises(ConfigError, match="dtype: expected float32, bfloat16, float16 or auto, got 'int8'"): merge(tmp_path / "a", tmp_path / "m", dtype="int8")
     assert not (tmp_path / "m").exists()
 
 def test_numbers_that_do_not_fit_the_format_are_an_error(base, tmp_path):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"], lora_alpha=4e9)
     with pytest.raises(RunError, match=r"float16 cannot hold|otherwise"): merge(tmp_path / "a", tmp_path / "m", dtype="float16", log=lambda o: None)
     assert [o.name for o in tmp_path.iterdir()] == ["a"]
@@ -174,7 +175,7 @@ def test_numbers_that_do_not_fit_the_format_are_an_error(base, tmp_path):
 def test_tokenizer_config_and_generation_config_name_the_same_ids(base, tmp_path, special, whole):
     from transformers import GenerationConfig
 
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     make_adapter(base(), tmp_path / "a", special_tokens=special, **(dict(adapter=None) if whole else dict(lora_target_modules=["q_proj"])))
     out = tmp_path / "a" if whole else merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
     model, tok = plain(out)
@@ -187,7 +188,7 @@ def test_tokenizer_config_and_generation_config_name_the_same_ids(base, tmp_path
     assert torch.isfinite(logits(model, torch.tensor([[len(tok) - 1, 5]]))).all()
 
 def test_several_ids_that_end_an_answer_stay(base, tmp_path):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     several = shutil.copytree(base(), tmp_path / "base")
     (several / "generation_config.json").write_text(json.dumps(dict(eos_token_id=[0, 1], pad_token_id=0, temperature=.6)))
     make_adapter(several, tmp_path / "a", lora_target_modules=["q_proj"])
@@ -205,7 +206,8 @@ def names(d): return sorted(o.name for o in d.iterdir())
 def test_a_checkpoint_merges_as_its_run_does(tmp_path):
     import datasets
 
-    from segtune.training.generate import load_adapter, merge
+    from segtune.training.load import load_adapter
+    from segtune.training.merge import merge
     from segtune.training.run import train
     tok = load_tokenizer(TINY, dict(pad_token="<|fill|>"), ["<|note|>"])
     ids = tok.backend.encode("<|note|>Question: what is red?").ids
@@ -219,33 +221,29 @@ def test_a_checkpoint_merges_as_its_run_does(tmp_path):
     assert torch.equal(*(logits(plain(tmp_path / f"merged-{o}")[0], ids_of(tok)) for o in ("run", "checkpoint-2")))
 
 def test_a_merge_that_fails_leaves_nothing_in_the_way(base, tmp_path, monkeypatch):
-    from segtune.training import generate
+    from segtune.training import merge as page
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj", "embed_tokens"])
     for name, error in (("save_tokenizer", OSError(28, "No space left on device")), ("untie", KeyboardInterrupt()), ("load_base", ConfigError("no"))):
         with monkeypatch.context() as m:
-            real, calls = getattr(generate, name), []
-            def fail(*args, real=real, error=error, calls=calls, name=name, **how):
-                calls.append(1)
-                if name == "load_base" and len(calls) == 1: return real(*args, **how)
-                raise error
-            m.setattr(generate, name, fail)
-            with pytest.raises((SegtuneError, KeyboardInterrupt)): generate.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
+            def fail(*args, error=error, **how): raise error
+            m.setattr(page, name, fail)
+            with pytest.raises((SegtuneError, KeyboardInterrupt)): page.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
         assert names(tmp_path) == ["a"]
     (tmp_path / "m").mkdir()
-    generate.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
+    page.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
     assert names(tmp_path) == ["a", "m"]
 
 def test_a_wrong_merge_is_found_out_and_taken_away(base, tmp_path, monkeypatch):
-    from segtune.training import generate
+    from segtune.training import merge as page
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj", "embed_tokens"])
-    monkeypatch.setattr(generate, "untie", lambda model: False)
-    with pytest.raises(RunError, match=r"answers otherwise than base model and adapter.*Nothing was written"): generate.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
+    monkeypatch.setattr(page, "untie", lambda model: False)
+    with pytest.raises(RunError, match=r"answers otherwise than base model and adapter.*Nothing was written"): page.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
     assert names(tmp_path) == ["a"]
 
 def test_files_that_do_not_hold_the_merged_weights_are_found_out(base, tmp_path, monkeypatch):
     from transformers import PreTrainedModel
 
-    from segtune.training import generate
+    from segtune.training import merge as page
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     real = PreTrainedModel.save_pretrained
     def spoil(self, out, *args, **how):
@@ -253,11 +251,11 @@ def test_files_that_do_not_hold_the_merged_weights_are_found_out(base, tmp_path,
         real(self, out, *args, **how)
         self.get_input_embeddings().weight.data[5] -= 1
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", spoil)
-    with pytest.raises(RunError, match="the files do not hold what was merged"): generate.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
+    with pytest.raises(RunError, match="the files do not hold what was merged"): page.merge(tmp_path / "a", tmp_path / "m", log=lambda o: None)
     assert names(tmp_path) == ["a"]
 
 def test_what_cannot_be_merged_is_refused_at_once(base, tmp_path):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     make_adapter(base(), tmp_path / "whole", adapter=None)
     (tmp_path / "empty").mkdir()
@@ -279,7 +277,8 @@ def test_what_cannot_be_merged_is_refused_at_once(base, tmp_path):
     with pytest.raises(RunError, match="is a file"): merge(tmp_path / "a", tmp_path / "file")
 
 def test_another_models_tokenizer_beside_an_adapter_is_refused(base, tmp_path):
-    from segtune.training.generate import load_adapter, merge
+    from segtune.training.load import load_adapter
+    from segtune.training.merge import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     for o in TOKENIZER: shutil.copy(bundled("mistral-v0.1") / o, tmp_path / "a" / o)
     for f in (load_adapter, lambda d: merge(d, tmp_path / "m")):
@@ -287,21 +286,22 @@ def test_another_models_tokenizer_beside_an_adapter_is_refused(base, tmp_path):
     assert not (tmp_path / "m").exists()
 
 def test_tokens_without_a_row_are_refused(base, tmp_path):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     from segtune.training.saved import save_tokenizer
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     save_tokenizer(base(), load_tokenizer(base(), tokens=["<|a|>", "<|b|>"]), tmp_path / "a")
     with pytest.raises(RunError, match="has 2 tokens, from id 2048, for which neither the base model nor the adapter has a row"): merge(tmp_path / "a", tmp_path / "m")
 
 def test_an_adapter_without_record_or_tokenizer_merges_over_its_base(base, tmp_path):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     model, tok = make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj", "lm_head"])
     for o in (*TOKENIZER, "segtune.json"): (tmp_path / "a" / o).unlink()
     merged, _ = plain(merge(tmp_path / "a", tmp_path / "m", log=lambda o: None))
     assert torch.allclose(logits(merged, ids_of(tok)), logits(model, ids_of(tok)), atol=1e-3)
 
 def test_an_adapter_of_another_shape_is_refused(base, tmp_path):
-    from segtune.training.generate import load_adapter, merge
+    from segtune.training.load import load_adapter
+    from segtune.training.merge import merge
     make_adapter(base(), tmp_path / "a", lora_target_modules=["q_proj"])
     for f in (lambda: load_adapter(tmp_path / "a", base("gpt2")), lambda: merge(tmp_path / "a", tmp_path / "m", base_model=base("gpt2"))):
         with pytest.raises(RunError, match="does not fit the base model"): f()
@@ -309,7 +309,7 @@ def test_an_adapter_of_another_shape_is_refused(base, tmp_path):
 
 def test_a_tokenizer_of_its_own_is_saved_and_merged(tmp_path):
     from segtune.training.adapters import adapt
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     from segtune.training.model import load_base
     from segtune.training.saved import save_adapter
     other = tmp_path / "other"
@@ -341,7 +341,8 @@ def test_rows_the_model_cannot_read_are_named_before_the_first_step(base, tmp_pa
     run([[7] * 513], overrides_of_model_config=dict(rope_scaling=dict(type="linear", factor=2.0)))
 
 def test_prompts_the_model_cannot_read_are_named_before_generation(base, tmp_path):
-    from segtune.training.generate import generate, load_adapter
+    from segtune.training.generate import generate
+    from segtune.training.load import load_adapter
     make_adapter(base("gpt2"), tmp_path / "a", lora_target_modules=["c_attn"])
     model, tok = load_adapter(tmp_path / "a")
     assert len(generate(model, tok, [[5] * 62], max_new_tokens=2)) == 1
@@ -405,7 +406,7 @@ def test_options_of_lora_without_an_adapter_are_said(tmp_path):
 
 @pytest.mark.parametrize("name", ["segtune/tiny", "bundled:tiny"])
 def test_a_bundled_model_can_be_named(tmp_path, name):
-    from segtune.training.generate import merge
+    from segtune.training.merge import merge
     from segtune.training.model import load_base
     assert load_base(name).config.vocab_size == load_tokenizer(name).backend.get_vocab_size()
     make_adapter(name, tmp_path / "a", lora_target_modules=["q_proj"])

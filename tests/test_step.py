@@ -14,7 +14,7 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-from segtune.training.attention import PackMask, attend_chunks, attend_flex, attend_pieces
+from segtune.training.attention import AttentionCall, PackMask, attend_chunks, attend_flex, attend_pieces
 from segtune.training.loss import chunked_loss, find_head
 from segtune.training.proof import choose_step, gradient_error
 from segtune.training.step import StepCollator, find_lm, remove_step, rungs
@@ -124,13 +124,13 @@ def test_every_way_to_attend_is_the_softmax_over_the_mask(batch, window, sinks):
     wanted = [q, k, v, *([sink] if sinks else [])]
     grads = torch.autograd.grad(expected.square().sum(), wanted)
     for way in (attend_pieces, attend_chunks):
-        out = way(q, k, v, mask, .3, sink)
+        out = way(AttentionCall(q, k, v, mask, .3, sink))
         assert torch.allclose(out, expected, atol=1e-12)
         for a, b in zip(torch.autograd.grad(out.square().sum(), wanted), grads): assert torch.allclose(a, b, atol=1e-11)
     if not sinks:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            out = attend_flex(*(o.detach() for o in (q, k, v)), mask, .3, compiled=False)
+            out = attend_flex(AttentionCall(*(o.detach() for o in (q, k, v)), mask, .3), compiled=False)
         assert torch.allclose(out, expected.detach(), atol=1e-5), "the mask for GPUs"
 
 

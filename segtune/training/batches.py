@@ -60,6 +60,7 @@ def count_rows(
     lengths,trained,highest,lowest = map(np.concatenate, parts)
     return RowCounts(lengths, trained, h.hexdigest(), highest, lowest)
 
+# %% ../../nbs/training/01_batches.ipynb #85c13917
 def _id_range(n, ids, labels): # highest and lowest of ids and labels, row by row
     highest,lowest,full = np.full(len(n), -1),np.zeros(len(n), np.int64),n>0
     if not full.any(): return highest,lowest

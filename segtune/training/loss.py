@@ -99,6 +99,7 @@ def _measure(lm, own, width, device, dtype): # scale and soft cap, or None if it
             if not (says-maps).abs().max()<=(1e-4 if dtype!=torch.bfloat16 else 2e-2)*says.abs().max(): return None
     return scale,cap
 
+# %% ../../nbs/training/07_loss.ipynb #4f783214
 def trained_names(
     lm, # A transformers causal language model
     own, # `states -> logits`
@@ -111,6 +112,7 @@ def trained_names(
     grads = torch.autograd.grad(logits.float().square().sum(), [p for _,p in named], allow_unused=True)
     return tuple(n for (n,_),g in zip(named, grads) if g is not None)
 
+# %% ../../nbs/training/07_loss.ipynb #4a9456a4
 def find_head(
     lm, # A transformers causal language model, perhaps with an adapter inside
     own_forward=None, # Its own `forward`
@@ -149,6 +151,7 @@ def _frozen_chunk(h, targets, weight, bias, head, grad, room): # sum of the loss
     if slope is not None: z.mul_(slope)
     return loss,(z.to(weight.dtype)@weight).to(h.dtype).mul_(head.scale/total)
 
+# %% ../../nbs/training/07_loss.ipynb #ad21cc58
 class _FrozenLoss(torch.autograd.Function):
     "Cross-entropy over a frozen linear head, its gradient made on the way forward."
     @staticmethod

@@ -39,6 +39,7 @@ def probe_rows(
     trained = [6, 6, 1, 2]   # from here on
     return [dict(input_ids=r, labels=[-100]*n+r[n:]) for r,n in zip(rows, trained)]
 
+# %% ../../nbs/training/09_proof.ipynb #b980456a
 def _on(batch, device): return {k:v.to(device) for k,v in batch.items()}
 
 def _grads(model, loss): # of every trained parameter
@@ -80,6 +81,7 @@ def _tolerances(lm): # of loss and gradients, of the plain loss, and of what may
     low = kind in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(lm.device.type)
     return (5e-2, 1e-3, 0.0) if low else (1e-3, 1e-5, 1e-6)
 
+# %% ../../nbs/training/09_proof.ipynb #26c6eeb0
 class _Plain(NamedTuple):
     loss:float
     grads:dict
@@ -127,6 +129,7 @@ def _check_step(model, part, plain, tolerance): # question 2
     if not wrong<=tolerance: raise NotPackable(f'its gradients are off by {wrong:.0e}')
     return off,wrong
 
+# %% ../../nbs/training/09_proof.ipynb #7f8b58c1
 def _changes(pack, part): # for each row: its last place, and the places that may move with it
     if pack is not None:
         seen = visible(pack)
@@ -167,6 +170,7 @@ def drops(
     step.lm.eval()
     return facts.get('dropout', 0)>0
 
+# %% ../../nbs/training/09_proof.ipynb #50d83661
 def try_rung(
     model, # A transformers causal language model, with or without an adapter around it
     rung:str, # `share`, `pack` or `pad`
@@ -204,6 +208,7 @@ def _said(e): # an exception in a few words
     if 'PackMask' in str(e): return 'a layer makes a mask of its own'
     return str(e) if isinstance(e, NotPackable) else f'{type(e).__name__}: {next(iter(str(e).splitlines()), "")}'
 
+# %% ../../nbs/training/09_proof.ipynb #191a028b
 def _first_that_holds(model, wanted, pad_id):
     lm,reasons = find_lm(model),[]
     rows = probe_rows(lm)
@@ -225,6 +230,7 @@ def _noisy(step): # NEFTune scales its noise by the length of the padded batch
     if step!='auto': raise ConfigError(said, field='step')
     return Proof('plain', reasons=(('share', why),))
 
+# %% ../../nbs/training/09_proof.ipynb #f798f70b
 @takes(ComputeOptions)
 def choose_step(
     model, # A transformers causal language model, with or without an adapter around it
@@ -242,4 +248,3 @@ def choose_step(
         why = f'{o.step} does not hold for this model: {proof.reasons[-1][1]}. Set step: auto.'
         raise ConfigError(why, field='step')
     return found,proof._replace(seconds=time.time()-start)
-

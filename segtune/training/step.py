@@ -8,6 +8,7 @@ __all__ = ['rungs', 'places', 'pack_tensors', 'pad_tensors', 'like_lengths', 'St
 # %% ../../nbs/training/08_step.ipynb #7d0d8d24
 import numpy as np
 import torch
+from fastcore.basics import patch
 from .attention import Exchange, NotPackable, running
 from .loss import chunked_loss, find_head
 from .trie import cut_row, make_pack, make_packs
@@ -33,6 +34,7 @@ def pack_tensors(
                 position_ids=_tensor(pack.depths)[None], pieces=_tensor(pack.pieces),
                 index=places(pack.index, n), shift_labels=_tensor(pack.targets))
 
+# %% ../../nbs/training/08_step.ipynb #72b2d513
 def pad_tensors(
     rows:list, # `(ids, targets)` of each row, from `cut_row`
     pad_id:int=0, # Id to fill with
@@ -46,6 +48,7 @@ def pad_tensors(
     return dict(input_ids=_tensor(stacked([r[0] for r in rows], pad_id)), attention_mask=_tensor(mask),
                 index=places(index, n), shift_labels=_tensor(targets[index]))
 
+# %% ../../nbs/training/08_step.ipynb #fe99d416
 def like_lengths(
     lengths:list[int], # Tokens of each row
     budget:int|None, # Cells of a stack of several rows; None: one stack of all
@@ -112,40 +115,46 @@ class Step:
         if rung!='pad': self.exchange = Exchange(self.lm)
         self.lm.forward = self.forward
 
-    def hidden(self, pieces=None, facts=None, **inputs):
-        "Hidden states of a pack or of padded rows."
-        given = {k:v for k,v in inputs.items() if v is not None and k!='return_dict'}
-        given['use_cache'] = False
-        if pieces is None: return self.decoder(**given).last_hidden_state
-        if not {'input_ids','position_ids'}<=set(given): raise NotPackable('its adapter puts vectors before the rows')
-        with running(pieces, given['position_ids'][0], facts): return self.decoder(**given).last_hidden_state
+# %% ../../nbs/training/08_step.ipynb #53aaf50b
+@patch
+def hidden(self:Step, pieces=None, facts=None, **inputs):
+    "Hidden states of a pack or of padded rows."
+    given = {k:v for k,v in inputs.items() if v is not None and k!='return_dict'}
+    given['use_cache'] = False
+    if pieces is None: return self.decoder(**given).last_hidden_state
+    if not {'input_ids','position_ids'}<=set(given): raise NotPackable('its adapter puts vectors before the rows')
+    with running(pieces, given['position_ids'][0], facts): return self.decoder(**given).last_hidden_state
 
-    def forward(self, *args, index=None, pieces=None, shift_labels=None, num_items_in_batch=None, **kwargs):
-        "The loss of a part, or whatever else was asked for."
-        if index is None:
-            more = dict(shift_labels=shift_labels, num_items_in_batch=num_items_in_batch)
-            return self._otherwise(*args, **kwargs, **{k:v for k,v in more.items() if v is not None})
-        from transformers.modeling_outputs import CausalLMOutputWithPast
-        kwargs.pop('labels', None)
-        if args: kwargs['input_ids'] = args[0]
-        total = chunked_loss(self.lm, self.head, self.hidden(pieces, **kwargs)[index[0],index[1]], shift_labels)
-        n = max(len(shift_labels), 1) if num_items_in_batch is None else num_items_in_batch
-        return CausalLMOutputWithPast(loss=total/n)
+@patch
+def forward(self:Step, *args, index=None, pieces=None, shift_labels=None, num_items_in_batch=None, **kwargs):
+    "The loss of a part, or whatever else was asked for."
+    if index is None:
+        more = dict(shift_labels=shift_labels, num_items_in_batch=num_items_in_batch)
+        return self._otherwise(*args, **kwargs, **{k:v for k,v in more.items() if v is not None})
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    kwargs.pop('labels', None)
+    if args: kwargs['input_ids'] = args[0]
+    total = chunked_loss(self.lm, self.head, self.hidden(pieces, **kwargs)[index[0],index[1]], shift_labels)
+    n = max(len(shift_labels), 1) if num_items_in_batch is None else num_items_in_batch
+    return CausalLMOutputWithPast(loss=total/n)
 
-    def _otherwise(self, *args, **kwargs): # generation, evaluation: the model as it was
-        if self.exchange is None: return self.own(*args, **kwargs)
-        self.exchange.set(False)
-        try: return self.own(*args, **kwargs)
-        finally:
-            if self.exchange is not None: self.exchange.set(True)
+# %% ../../nbs/training/08_step.ipynb #1dac930a
+@patch
+def _otherwise(self:Step, *args, **kwargs): # generation, evaluation: the model as it was
+    if self.exchange is None: return self.own(*args, **kwargs)
+    self.exchange.set(False)
+    try: return self.own(*args, **kwargs)
+    finally:
+        if self.exchange is not None: self.exchange.set(True)
 
-    def close(self):
-        "Take the rung out again."
-        if self.exchange: self.exchange.close()
-        self.exchange = None
-        if self.lm.__dict__.get('forward')!=self.forward: return   # wrapped since: every call now goes through
-        if self.before is None: del self.lm.forward
-        else: self.lm.forward = self.before
+@patch
+def close(self:Step):
+    "Take the rung out again."
+    if self.exchange: self.exchange.close()
+    self.exchange = None
+    if self.lm.__dict__.get('forward')!=self.forward: return   # wrapped since: every call now goes through
+    if self.before is None: del self.lm.forward
+    else: self.lm.forward = self.before
 
 # %% ../../nbs/training/08_step.ipynb #61edf461
 def remove_step(

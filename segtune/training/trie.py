@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cut_row', 'best_fit', 'common_prefix', 'sort_rows', 'branch_depths', 'Pack', 'make_pack', 'visible', 'seen_until',
-           'families', 'make_packs', 'Cost', 'batch_cost', 'draw_batch', 'draw_mask']
+           'families', 'make_packs', 'Cost', 'batch_cost', 'draw_batch', 'rung_cells', 'draw_rungs', 'draw_mask']
 
 # %% ../../nbs/training/05_trie.ipynb #354cdb36
 from bisect import bisect_left, insort
@@ -216,37 +216,76 @@ def batch_cost(
 _colours = dict(padding='#8884', masked='#9db4c0', shared='#e3c878', trained='#c8553d')
 
 def _svg(width, height, parts, label): # a picture on transparent ground that reads its own text
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    more = f'role="img" aria-label="{label}" font-family="sans-serif" font-size="12"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
+    more = f'height="{height:g}" role="img" aria-label="{label}" font-family="sans-serif" font-size="12"'
     return f'{head} {more}><title>{label}</title>{"".join(parts)}</svg>'
 
 def _box(x, y, w, h, fill): return f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" fill="{fill}"/>'
 def _text(x, y, text): return f'<text x="{x:g}" y="{y:g}" fill="#808080">{text}</text>'
 
-def _cells(ids, labels, n_shared, width): # kind of each cell of a row
-    kinds = ['masked' if o==-100 else 'trained' for o in labels]+['padding']*(width-len(labels))
-    return ['shared' if i<n_shared else k for i,k in enumerate(kinds)]
+def _legend(y): # the four kinds of cells
+    found = []
+    for i,(name,fill) in enumerate(_colours.items()):
+        found += [_box(i*110, y, 12, 12, fill), _text(i*110+17, y+10, name)]
+    return found
 
+def _kinds(rows, marks, min_shared): # row numbers in the order of a pack, and the kind of each token of a row
+    pack,seen,kinds = make_pack([cut_row(*r) for r in rows], min_shared=min_shared),0,{}
+    for i,where in zip(pack.rows, pack.where):   # a place that an earlier row has filled is shared
+        repeated = int((where<seen).sum())
+        kinds[i] = ['shared' if j<repeated else 'masked' if o==-100 else 'trained' for j,o in enumerate(marks[i])]
+        seen = max([seen, *(where+1).tolist()])
+    return kinds
+
+# %% ../../nbs/training/05_trie.ipynb #f8e309b0
 def draw_batch(
     rows:list, # Pairs of ids and labels
     min_shared:int=32, # Fewest tokens worth sharing
     scale:float=6, # Width of a token in the picture
 )->str: # SVG
     "Draw which tokens of a batch are padding, masked, trained and shared."
-    pack,first = make_pack([cut_row(*r) for r in rows], min_shared=min_shared),0
-    starts = {}
-    for i,w in zip(pack.rows, pack.where):   # a place that an earlier row has filled is shared
-        starts[i] = int((w<first).sum())
-        first = max(first, *(w+1).tolist()) if len(w) else first
-    width,parts = max(len(r[0]) for r in rows),[]
-    for y,i in enumerate(pack.rows):
-        cells = _cells(*rows[i], starts[i], width)
+    kinds,parts = _kinds(rows, [r[1] for r in rows], min_shared),[]
+    width = max(map(len, kinds.values()))
+    for y,row in enumerate(kinds.values()):
+        cells = row+['padding']*(width-len(row))
         edges = [0, *(j for j in range(1, width) if cells[j]!=cells[j-1]), width]
         parts += [_box(a*scale, y*22, (b-a)*scale, 18, _colours[cells[a]]) for a,b in zip(edges, edges[1:])]
-    for j,(name,fill) in enumerate(_colours.items()):
-        parts += [_box(j*110, len(rows)*22+8, 12, 12, fill), _text(j*110+17, len(rows)*22+18, name)]
     label = f'{len(rows)} rows of a batch: padding, masked text, text that an earlier row has too, and trained tokens'
-    return _svg(max(width*scale, 440), len(rows)*22+26, parts, label)
+    return _svg(max(width*scale, 440), len(rows)*22+26, parts+_legend(len(rows)*22+8), label)
+
+# %% ../../nbs/training/05_trie.ipynb #f3937df3
+def rung_cells(
+    rows:list, # Pairs of ids and labels
+    min_shared:int=32, # Fewest tokens worth sharing
+)->dict: # For each way of computing them, how many cells of each kind it runs; `trained`: the next token is
+    "What each way of computing a batch runs through a model."
+    plain = _kinds(rows, [[*r[1][1:], -100] for r in rows], min_shared)
+    cut = {i:o[:len(cut_row(*rows[i])[0])] for i,o in plain.items()}
+    once = {i:[o for o in row if o!='shared'] for i,row in cut.items()}
+    def count(those, padded=False):
+        flat = [o for row in those.values() for o in row]
+        cells = max(map(len, those.values()))*len(those) if padded else len(flat)
+        return dict({k:flat.count(k) for k in _colours}, padding=cells-len(flat))
+    return dict(plain=count(plain, True), pad=count(cut, True), pack=count(cut), share=count(once))
+
+# %% ../../nbs/training/05_trie.ipynb #58ecb6d9
+def draw_rungs(
+    rows:list, # Pairs of ids and labels
+    min_shared:int=32, # Fewest tokens worth sharing
+    width:int=440, # Of the longest bar
+)->str: # SVG
+    "Draw what each way of computing a batch runs through a model."
+    found,parts = rung_cells(rows, min_shared),[]
+    scale = width/max(sum(o.values()) for o in found.values())
+    for i,(name,counts) in enumerate(found.items()):
+        x,y = 50.0,i*28
+        parts.append(_text(0, y+15, name))
+        for kind in ('shared','masked','trained','padding'):
+            parts.append(_box(x, y, counts[kind]*scale, 20, _colours[kind]))
+            x += counts[kind]*scale
+        parts.append(_text(x+6, y+15, f'{sum(counts.values()):,}'))
+    label = 'Tokens run: '+', '.join(f'{k} {sum(o.values())}' for k,o in found.items())
+    return _svg(width+100, len(found)*28+26, parts+_legend(len(found)*28+8), label)
 
 # %% ../../nbs/training/05_trie.ipynb #78ba46d3
 def draw_mask(
