@@ -22,7 +22,7 @@ from segtune.data.files import count_rows, place_name, read_each, read_file, sif
 from segtune.data.sources import find_rows
 from segtune.data.splits import directory_splits
 from segtune.data.stamps import check_unchanged, stamp_of
-from segtune.segments import ConfigError, DataError, MissingError, SegtuneError
+from segtune.segments import ConfigError, DataError, MissingError, SegtuneError, json_type, parse_line
 
 
 def write(path, rows):
@@ -317,6 +317,60 @@ def test_a_broken_list_is_named_with_its_line(tmp_path):
     for text in ('[{"a": 1}', '[{"a": 1},', '[{"a": 1},]', '[{"a": 1}] x', '[', '[{"a": 1} {"a": 2}]', '['*100_000, '[{"a": "\xff"}]'.replace('\xff', '\udcff'), '[{"a": '+'9'*5000+'}]', '[]', '[ ]'):
         (tmp_path/'d.json').write_bytes(text.encode(errors='surrogateescape'))
         assert message(lambda: list(read_file(tmp_path/'d.json'))).startswith(f'{tmp_path}/d.json')
+
+
+# ---- the fast reader of JSON lines
+
+def strict_rows(lines):
+    "What the strict reader alone makes of lines"
+    for n, line in enumerate(lines, 1):
+        if n == 1: line = line.removeprefix(b'\xef\xbb\xbf')
+        wrong = ''
+        try: row = parse_line(line, 'd.jsonl', n)
+        except DataError as e: row, wrong = 'wrong', str(e)
+        if wrong and line.strip() == b'{': return (yield f'd.jsonl:{n}: the object goes over several lines. Write each object on one line, or all of them as a list.')
+        if row is not None: yield row if type(row) is dict else wrong or f'd.jsonl:{n}: expected an object, got {json_type(row)}. Each row is one object.'
+
+
+def read_rows(lines):
+    try: yield from (o if type(o) is dict else str(o) for _, o in json_rows._read_lines(iter(lines), 'd.jsonl'))
+    except DataError as e: yield str(e)
+
+
+HOSTILE = [b'{"a": 1, "a": 2}', b'{"a": {"b": 1}, "a": {}}', b'{"a":1,"a" :2}', b'{"a":1,"a"\t:2}', b'{"a\\\\":1,"a\\\\":2}', b'{"a\\u0022:":1,"a\\":":2}', b'{"\\u0061":1,"a":2}',
+           b'{"a":":","a":1}', b'{":":1}', b'{"":1,"":2}', b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e999}', b'{"a": 18446744073709551616}', b'{"a": -9223372036854775809}',
+           b'{"a": 9223372036854775808}', b'{"a": 1.5e19}', b'{"a": -0}', b'{"a": -0.0}', b'{"a": '+b'9'*5000+b'}', b'{"a": 0.'+b'1'*400+b'}', b'{"a": 5e-324}', b'{"a": 01}', b'{"a": 1.}',
+           b'{"a": "\\ud800"}', b'{"a": "\\ud83d\\ude00"}', b'{"\\udc00": 1}', b'{"a": "\xed\xa0\x80"}', b'{"a": "\xff"}', b'{"a": "\x00"}', b'{"a": "\\u0000"}', b'{"a": "\x7f"}',
+           b'\xef\xbb\xbf{"a": 1}', b'{"a": 1}\x0c', b'\x0b{"a": 1}', b'{"a": 1} {"b": 2}', b'{"a": 1},', b'{"a": [1,]}', b"{'a': 1}", b'{"a": 1', b'{', b'', b' \t', b'null', b'[1]', b'3', b'"a"',
+           *(b'{"a": '+b'['*k+b']'*k+b'}' for k in (50, 99, 101, 500, 1100, 100_000)), *(b'{"a": '*k+b'1'+b'}'*k for k in (50, 101, 500)), b'{"a": [1, 2.5, "x", null, true, [3e300]]}']
+
+
+@pytest.mark.parametrize('line', HOSTILE, ids=range(len(HOSTILE)))
+def test_the_fast_reader_of_a_hostile_line_says_what_the_strict_one_says(line):
+    assert repr([*read_rows([line+b'\n', b'{"b": 1}'])]) == repr([*strict_rows([line+b'\n', b'{"b": 1}'])])
+
+
+pieces = st.sampled_from([b'{', b'}', b'[', b']', b',', b':', b'"', b'"a"', b'"b":', b'"a" :', b'"a": 1', b'\\', b'\\\\', b'\\"', b'\\u0022', b'\\ud800', b'\\ude00', b'\\u0061', b'NaN',
+                          b'null', b'1', b'-', b'.5', b'e9', b'e400', b'9'*20, b' ', b'\t', b'\r', b'\x00', b'\x0c', b'\xff', b'\xc3\xa9', b'\xef\xbb\xbf'])
+texts_of_json = json_values.map(lambda o: json.dumps(o, ensure_ascii=bool(len(str(o)) % 2)).encode(errors='surrogatepass'))
+objects_as_written = st.lists(st.tuples(st.sampled_from(['a', 'b', '":', '\\', 'a" :']) | st.text(max_size=3), texts_of_json, st.sampled_from([b':', b': ', b' :', b'\t:'])), max_size=4).map(
+    lambda o: b'{'+b', '.join(json.dumps(k).encode()+c+v for k, v, c in o)+b'}')
+
+
+@settings(max_examples=400, deadline=None)
+@given(objects_as_written | texts_of_json | st.lists(pieces, max_size=12).map(b''.join),
+       st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2), st.binary(max_size=2) | pieces), max_size=2))
+def test_the_fast_reader_of_lines_gives_what_the_strict_one_gives(line, changes):
+    for at, n, new in changes: line = line[:at]+new+line[at+n:]
+    lines = line.split(b'\n')
+    assert repr([*read_rows(lines)]) == repr([*strict_rows(lines)])
+
+
+def test_ordinary_rows_need_no_second_reader(monkeypatch):
+    monkeypatch.setattr(json_rows, 'parse_line', None)
+    rows = [dict(segments=[dict(label=False, text='says: "no" \\ \n {"a": 1}'), dict(label=True, text='caf\u00e9 \U0001f600')]), dict(input_ids=[*range(2000)], x=0.25), {}]
+    for ascii in (False, True):
+        assert [*read_rows([json.dumps(o, ensure_ascii=ascii).encode()+b'\r\n' for o in rows])] == rows
 
 
 # ---- wrong rows
