@@ -1,0 +1,210 @@
+"""What preparing rows costs: segtune with each back end, the libraries alone, and axolotl's map, on the same rows in one run.
+
+    python benchmarks/prepare.py                    20,000 rows of 4 segments, two tokenizers; minutes
+    python benchmarks/prepare.py --rows 2000        a quick look
+    python benchmarks/prepare.py --growth           segtune alone on 10,000, 100,000 and 1,000,000 rows
+    python benchmarks/prepare.py --write            also put the tables into RESULTS.md
+
+Each measurement is a process of its own, from its start to its end, and the best of three: CPU seconds of all its threads and
+children, wall seconds, and peak memory. `work` is the part in which it tokenizes, for programs that say so themselves.
+
+axolotl cannot be installed beside these versions of its libraries. What its `type: input_output` does to each row is written
+out here as in its `prompt_strategies/input_output.py`: the tokenizer is called once a segment, inside `datasets.map`. The
+command `axolotl preprocess` costs its imports, its checks and its filters on top.
+"""
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import cycle, islice
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+RESULTS = HERE.with_name('RESULTS.md')
+NAMES = {'mistral-v0.1': 'SentencePiece (Mistral)', 'gpt2': 'byte-level (GPT-2)'}
+
+
+# ---- the rows: functions of the standard library and what they do, numbered, so that no text occurs twice
+
+def segments(i, known, bos, eos):
+    "Four segments: masked, trained, masked, trained"
+    for t in range(2):
+        question, answer = known[(i*3+t*7) % len(known)]['segments']
+        before = known[(i*5+1) % len(known)]['segments'][0]['text']+'\n\n' if t else ''
+        yield dict(label=False, text=(bos if t == 0 else '')+f'# {i}.{t}\n{before}{question["text"]}')
+        yield dict(label=True, text=answer['text']+eos)
+
+
+def write_rows(path, n, tok):
+    from segtune.data.stdlib import stdlib_rows
+    known = list(stdlib_rows('', max_chars=900))
+    bos = tok.bos if tok.bos != tok.eos else ''
+    with open(path, 'w', encoding='utf-8') as f:
+        for i, _ in enumerate(islice(cycle(known), n)): f.write(json.dumps(dict(segments=list(segments(i, known, bos, tok.eos))))+'\n')
+
+
+# ---- what is measured, each in a process of its own
+
+def pieces(path, rows=1000):
+    "The texts of all segments, some rows at a time"
+    with open(path, 'rb') as f:
+        while lines := list(islice(f, rows)): yield [s['text'] for o in lines for s in json.loads(o)['segments']]
+
+
+def alone(path, encode):
+    "CPU seconds and tokens of encoding alone"
+    spent = n = 0
+    for texts in pieces(path):
+        start = time.process_time()
+        n += encode(texts)
+        spent += time.process_time()-start
+    return dict(work=spent, tokens=n)
+
+
+def run_tokenizers(path, folder, out):
+    from tokenizers import Tokenizer
+    tok = Tokenizer.from_file(str(folder/'tokenizer.json'))
+    return alone(path, lambda texts: sum(map(len, tok.encode_batch_fast(texts))))
+
+
+def run_fastokens(path, folder, out):
+    from fastokens._native import Tokenizer
+    tok = Tokenizer.from_json_str((folder/'tokenizer.json').read_text(encoding='utf-8'))
+    return alone(path, lambda texts: len(tok.encode_batch_flat(texts)[0])//4)
+
+
+def run_map(path, folder, out):
+    from datasets import disable_progress_bars, load_dataset
+    from transformers import AutoTokenizer
+    disable_progress_bars()
+    tok = AutoTokenizer.from_pretrained(str(folder))
+    def tokenize_prompt(row):
+        ids, labels = [], []
+        for s in row['segments']:
+            some = tok(s['text'], add_special_tokens=False, return_tensors=None)['input_ids']
+            ids += some
+            labels += some if s['label'] else [-100]*len(some)
+        return dict(input_ids=ids, labels=labels, attention_mask=[1]*len(ids))
+    ds = load_dataset('json', data_files=str(path), split='train', cache_dir=str(out/'cache'))
+    start = time.process_time()
+    ds = ds.map(tokenize_prompt, remove_columns=list(ds.features))
+    work = time.process_time()-start
+    ds.save_to_disk(str(out/'saved'))
+    return dict(work=work, tokens=sum(map(len, ds['input_ids'])))
+
+
+def run_segtune(path, folder, out):
+    from segtune.cli import main
+    config = out/'config.yml'
+    config.write_text(f'base_model: bundled:{folder.name}\nsequence_len: 4096\ndatasets:\n- path: {path}\n')
+    sys.argv = ['segtune', 'preprocess', str(config)]
+    main()
+
+
+RUNS = dict(segtune=run_segtune, tokenizers=run_tokenizers, fastokens=run_fastokens, map=run_map)
+
+
+def measure(kind, path, folder, times, **environ):
+    "The best of several runs: CPU and wall seconds, peak memory in MB, and what the run says of itself"
+    return min((measure_once(kind, path, folder, environ) for _ in range(times)), key=lambda o: o['cpu'])
+
+
+def measure_once(kind, path, folder, environ):
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, str(HERE), '--one', kind, str(path), str(folder), out]
+        start = time.perf_counter()
+        with open(Path(out)/'said', 'w+') as said:
+            p = subprocess.Popen(command, env={**os.environ, **environ}, stdout=said, stderr=subprocess.STDOUT)
+            _, status, used = os.wait4(p.pid, 0)
+            p.returncode = os.waitstatus_to_exitcode(status)
+            said.seek(0)
+            text = said.read()
+    if p.returncode: raise SystemExit(f'{kind} failed:\n{text}')
+    told = json.loads(text.splitlines()[-1]) if kind != 'segtune' else {}
+    return dict(cpu=used.ru_utime+used.ru_stime, wall=time.perf_counter()-start, peak=used.ru_maxrss/1024, **told)
+
+
+# ---- tables
+
+def table(head, rows):
+    return '\n'.join('| '+' | '.join(map(str, o))+' |' for o in [head, ['---']*len(head), *rows])
+
+
+def compare(name, n, times, folder):
+    from segtune.models import bundled
+    from segtune.tokenizer import load_tokenizer
+    where, tok = bundled(name), load_tokenizer(bundled(name))
+    path, few = folder/f'{name}.jsonl', folder/f'{name}.few.jsonl'
+    write_rows(path, n, tok)
+    write_rows(few, 20, tok)
+    measure('segtune', path, where, 1) # untimed: proves the fast library for this tokenizer, which is remembered
+    m = {'start-up of segtune, 20 rows': measure('segtune', few, where, times),
+         'segtune preprocess, fastokens': measure('segtune', path, where, times),
+         'fastokens alone': measure('fastokens', path, where, times),
+         'segtune preprocess, tokenizers': measure('segtune', path, where, times, SEGTUNE_FAST='0'),
+         'tokenizers alone, encode_batch_fast': measure('tokenizers', path, where, times),
+         "axolotl's map": measure('map', path, where, times)}
+    rows = [(k, f'{o["cpu"]:.2f}', f'{o["work"]:.2f}' if 'work' in o else '', f'{o["wall"]:.2f}', f'{o["peak"]:.0f}') for k, o in m.items()]
+    start, fast, alone_fast, slow, alone_slow, per_row = m.values()
+    tokens = per_row['tokens']/n
+    text = [f'### {NAMES[name]}: {n:,} rows of 4 segments, {tokens:.0f} tokens in the mean row', '',
+            table(['', 'CPU s', 'of it work', 'wall s', 'peak MB'], rows), '',
+            f'- With fastokens, beyond start-up: {(fast["cpu"]-start["cpu"])/alone_fast["work"]:.1f} times fastokens alone.',
+            f"- With fastokens, whole: {per_row['work']/fast['cpu']:.1f} times less than axolotl's map alone, {per_row['cpu']/fast['cpu']:.1f} times less than its process.",
+            f'- With tokenizers, whole: {slow["cpu"]/alone_slow["work"]:.2f} times encode_batch_fast alone; beyond start-up {(slow["cpu"]-start["cpu"])/alone_slow["work"]:.2f} times.']
+    return '\n'.join(text)
+
+
+def grow(name, sizes, folder):
+    from segtune.models import bundled
+    from segtune.tokenizer import load_tokenizer
+    where, rows = bundled(name), []
+    for n in sizes:
+        path = folder/'grow.jsonl'
+        write_rows(path, n, load_tokenizer(where))
+        o = measure('segtune', path, where, 1)
+        rows.append((f'{n:,}', f'{o["cpu"]:.1f}', f'{o["wall"]:.1f}', f'{o["cpu"]/n*1e6:.0f}', f'{o["peak"]:.0f}'))
+        print(*rows[-1], flush=True)
+    return f'### Growth: {NAMES[name]}, fastokens\n\n'+table(['rows', 'CPU s', 'wall s', 'CPU µs a row', 'peak MB'], rows)
+
+
+def put(title, text):
+    "Replace a section of RESULTS.md, or add it"
+    old = RESULTS.read_text(encoding='utf-8')
+    head, _, rest = old.partition(f'\n## {title}\n')
+    _, mark, after = rest.partition('\n## ')
+    RESULTS.write_text(f'{head.rstrip()}\n\n## {title}\n\n{text.strip()}\n{mark and chr(10)+"## "}{after}', encoding='utf-8')
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--rows', type=int, default=20_000, help='rows to prepare (default: 20,000)')
+    p.add_argument('--times', type=int, default=3, help='runs of each, of which the best counts (default: 3)')
+    p.add_argument('--tokenizer', choices=NAMES, action='append', help='default: both')
+    p.add_argument('--growth', action='store_true', help='measure growth in place of the comparison')
+    p.add_argument('--sizes', type=int, nargs='+', default=[10_000, 100_000, 1_000_000], help='rows for --growth')
+    p.add_argument('--write', action='store_true', help='put the tables into RESULTS.md')
+    p.add_argument('--one', nargs=4, metavar=('KIND', 'ROWS', 'TOKENIZER', 'OUT'), help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.one:
+        kind, *paths = a.one
+        told = RUNS[kind](*map(Path, paths))
+        return print(json.dumps(told)) if told else None
+    folder = Path(tempfile.mkdtemp())
+    try:
+        names = a.tokenizer or list(NAMES)
+        parts = [grow(names[0], a.sizes, folder)] if a.growth else [compare(o, a.rows, a.times, folder) for o in names]
+    finally: shutil.rmtree(folder)
+    when = f'{time.strftime("%Y-%m-%d")}, {platform.machine()}, {os.cpu_count()} cores shared with other work, so that ratios say more than seconds.'
+    title = 'Preparing a growing file' if a.growth else 'Preparing rows'
+    text = '\n\n'.join([f'Made by `benchmarks/prepare.py{" --growth" if a.growth else ""}` on {when}', *parts])
+    print(text)
+    if a.write: put(title, text)
+
+
+if __name__ == '__main__': main()
