@@ -152,11 +152,14 @@ def compare(name, n, times, folder):
     rows = [(k, f'{o["cpu"]:.2f}', f'{o["work"]:.2f}' if 'work' in o else '', f'{o["wall"]:.2f}', f'{o["peak"]:.0f}') for k, o in m.items()]
     start, fast, alone_fast, slow, alone_slow, per_row = m.values()
     tokens = per_row['tokens']/n
+    beyond = [(fast['cpu']-start['cpu'])/alone_fast['work'], (slow['cpu']-start['cpu'])/alone_slow['work']]
     text = [f'### {NAMES[name]}: {n:,} rows of 4 segments, {tokens:.0f} tokens in the mean row', '',
             table(['', 'CPU s', 'of it work', 'wall s', 'peak MB'], rows), '',
-            f'- With fastokens, beyond start-up: {(fast["cpu"]-start["cpu"])/alone_fast["work"]:.1f} times fastokens alone.',
-            f"- With fastokens, whole: {per_row['work']/fast['cpu']:.1f} times less than axolotl's map alone, {per_row['cpu']/fast['cpu']:.1f} times less than its process.",
-            f'- With tokenizers, whole: {slow["cpu"]/alone_slow["work"]:.2f} times encode_batch_fast alone; beyond start-up {(slow["cpu"]-start["cpu"])/alone_slow["work"]:.2f} times.']
+            f'- With fastokens, beyond start-up: {beyond[0]:.1f} times fastokens alone.',
+            f"- With fastokens, whole: {per_row['work']/fast['cpu']:.1f} times less than the work of axolotl's map,"
+            f' {per_row["cpu"]/fast["cpu"]:.1f} times less than its process.',
+            f'- With tokenizers, whole: {slow["cpu"]/alone_slow["work"]:.2f} times encode_batch_fast alone;'
+            f' beyond start-up {beyond[1]:.2f} times.']
     return '\n'.join(text)
 
 
