@@ -113,7 +113,8 @@ def _read_list(f, name):
 _flat = {str, int, bool, type(None)}
 _deepest,_too_large,_unsure = 100,2**63,-2**60
 
-def _n_keys(values, level=0): # of all objects in them; negative where one is too deep, or may be an integer that was rounded
+# keys of all objects in them; negative where one is too deep, or may be an integer that was rounded
+def _n_keys(values, level=0):
     n = 0 if level<_deepest else _unsure
     for o in values:
         kind = type(o)
