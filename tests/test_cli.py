@@ -132,7 +132,7 @@ def test_lint_of_a_held_out_file(project):
         assert next((k['id'], k['rows'], [e['place'] for e in k['examples']]) for k in o['held_out']['rules']) == ('no-eos', 1, ['held.jsonl:13'])
         assert r.returncode == 1
     out = segtune(project, 'lint', 'config.yml', *sets).stdout
-    assert out.startswith('train:\nlint: 1 error\n') and '\nheld out:\nlint: ' in out
+    assert out.startswith('train:\nerror train-eval-overlap: 2 rows') and '\nlint: 1 error\nheld out:\n' in out and out.splitlines()[-1].startswith('lint: ')
 
 
 def test_new_tokens_matter_only_to_an_earlier_adapter(project):
@@ -153,14 +153,15 @@ def test_inspect(project):
     assert '3 differ' in r.stdout and r.stdout.count('▁hi') == 1
     assert len(re.findall(r'output\.jsonl:\d+ ', segtune(project, 'inspect', 'config.yml', '--random', '5', '--seed', '1').stdout)) == 5
     assert len(re.findall(r'output\.jsonl:\d+ ', segtune(project, 'inspect', 'config.yml', '--grep', 'goodbye', '--random', '7').stdout)) == 7
-    assert segtune(project, 'inspect', 'config.yml', '--grep', 'no such text').stdout == ''
+    r = segtune(project, 'inspect', 'config.yml', '--grep', 'no such text')
+    assert (r.returncode, r.stdout, r.stderr) == (0, '', "no rows match: none of 500 has the text 'no such text'\n")
     r = segtune(project, 'inspect', 'config.yml', '--row', '500')
     assert r.returncode == 2 and 'there is no row 500; the data has 500 rows, counted from 0.' in r.stderr
 
 
 def test_inspect_whole_data_sets(project):
     r = segtune(project, 'inspect', 'config.yml', '--stats', '--html', 'report.html')
-    assert r.returncode == 0 and r.stdout.startswith('500 rows, 7,000 tokens, 5,500 of them trained (78.6%)\n') and r.stdout.endswith('report.html\n')
+    assert r.returncode == 0 and r.stdout.startswith('500 rows, 7,000 tokens, 5,500 of them trained (78.6%)\n') and r.stdout.endswith(f'report.html: 500 rows, 5 lint rules triggered\n{(project/"report.html").as_uri()}\n')
     page = (project/'report.html').read_text()
     assert '<title>output.jsonl</title>' in page and page.count('<details class="rule">') == 5 and 'sequence_len 896' in page
 
@@ -303,3 +304,82 @@ def test_no_control_character_reaches_the_terminal(project):
     texts = [said('preprocess', 'config.yml', '--debug'), said('lint', 'config.yml'), said('inspect', 'config.yml', '--row', '0'),
              said('preprocess', 'config.yml', '--set', 'datasets=[{path: wrong.jsonl, type: segments}]'), said('check', f'{bad[:-2]}.yml')]
     assert not [c for text in texts for c in text if not c.isprintable() and c not in '\n\t']
+
+
+# ---- help, errors and streams as people and scripts meet them
+
+def test_help_is_grouped_and_whole(project):
+    "Start, data, train, use; every command with its whole sentence and an example; nothing wider than the terminal"
+    out = segtune(project, '--help', COLUMNS='80').stdout
+    assert [o for o in out.splitlines() if o in ('Start:', 'Data:', 'Train:', 'Use:')] == ['Start:', 'Data:', 'Train:', 'Use:']
+    names = re.findall(r'^  (\w+) +\w', out[out.index('Start:'):], re.MULTILINE)
+    assert names[0] == 'init' and len(re.findall(r'^ +segtune \w+', out, re.MULTILINE)) == len(names)
+    assert {'init', 'demo', 'formats', 'check', 'preprocess', 'lint', 'inspect', 'eject', 'train', 'evaluate', 'generate', 'merge'} <= {*names}
+    for name in names:
+        page = segtune(project, name, '--help', COLUMNS='80').stdout
+        assert f'Example:\n  segtune {name}' in page and '[required]' not in page and not re.search(r'<\w|\{', page), name
+        for text in (out, page): assert max(map(len, text.splitlines())) <= 80 and '...' not in text.replace('[ARGS]...', '')
+
+
+@pytest.mark.parametrize('args, message', [
+    (['inspect', 'config.yml', '--row', 'x'], "--row: expected an integer, got 'x'."),
+    (['inspect', 'config.yml', '--random', '0'], "--random: expected 1 or more, got '0'."),
+    (['inspect', 'config.yml', '--diff', 'foo'], "--diff: expected split, whole or axolotl, got 'foo'."),
+    (['inspect', 'config.yml', '--only', 'foo'], "--only: expected all, trained or masked, got 'foo'."),
+    (['generate', 'config.yml', '--temperature', 'hot'], "--temperature: expected a number, got 'hot'."),
+    (['preprocess', 'config.yml', '--set', 'sequence_len=abc'], "--set sequence_len: expected an integer, got 'abc'."),
+    (['inspct', 'config.yml'], "inspect"), (['lint'], 'CONFIG'), (['lint', 'config.yml', '--strct'], '--strict')])
+def test_errors_name_what_was_typed(project, args, message):
+    "The flag and the value; before any row is printed"
+    r = segtune(project, *args)
+    assert (r.returncode, r.stdout) == (2, '') and message in r.stderr and 'config.yml:' not in r.stderr
+
+
+@pytest.mark.parametrize('columns', [60, 80, 200])
+def test_formats_never_break_inside_a_word(project, columns):
+    from segtune.data.formats import formats
+    out = segtune(project, 'formats', COLUMNS=str(columns)).stdout
+    assert max(map(len, out.splitlines())) <= max(columns, 60)
+    words = set(out.split())
+    for f in formats.values(): assert {f.name, *f.about.split()} <= words
+    assert len(re.findall(r'^\S', out, re.MULTILINE)) == 6  # four groups, and how to go on
+
+
+def test_lint_ends_with_the_worst_and_the_summary(project):
+    out = segtune(project, 'lint', 'config.yml').stdout
+    heads = [o.split(' ')[0] for o in out.splitlines() if o and o[0] != ' ']
+    assert heads == ['warning']*4+['error', 'lint:']
+    assert segtune(project, 'preprocess', 'config.yml').stdout.splitlines()[-1] == '  lint: 1 error, 4 warnings'
+
+
+def on_a_terminal(project, *args, width=80, **env):
+    "What a command prints on a terminal of its own"
+    import pty
+    import struct
+    from fcntl import ioctl
+    from termios import TIOCSWINSZ
+    main, side = pty.openpty()
+    ioctl(side, TIOCSWINSZ, struct.pack('HHHH', 24, width, 0, 0))
+    code = [sys.executable, '-c', 'from segtune.cli import main; main()', *args]
+    run = subprocess.Popen(code, cwd=project, stdout=side, stderr=side, stdin=subprocess.DEVNULL, env={**os.environ, 'TERM': 'xterm-256color', **env})
+    os.close(side)
+    out = b''
+    while True:
+        try: part = os.read(main, 65536)
+        except OSError: break
+        if not part: break
+        out += part
+    os.close(main)
+    run.wait()
+    return out.decode().replace('\r\n', '\n')
+
+
+def test_colours_only_where_a_terminal_is(project):
+    "Readable on dark and on light grounds: neither yellow, cyan, blue, white nor black"
+    out = on_a_terminal(project, 'lint', 'config.yml')
+    assert '\x1b[1;31merror' in out and not re.search(r'\x1b\[[\d;]*\b(30|33|34|36|37|9\d)m', out)
+    lines = re.sub(r'\x1b\[[\d;]*m', '', out).splitlines()
+    assert max(map(len, lines)) <= 80 and 'train-eval-overlap:' in ' '.join(lines).split()
+    assert not re.search(r'\x1b\[[\d;]*3\dm', on_a_terminal(project, 'lint', 'config.yml', NO_COLOR='1'))
+    assert '\x1b' not in segtune(project, 'lint', 'config.yml').stdout
+    assert '\x1b[3' in on_a_terminal(project, 'preprocess', 'config.yml', '--debug')
