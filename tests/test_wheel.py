@@ -94,3 +94,22 @@ def test_train_says_what_to_install(clean, config):
     said = res.stdout + res.stderr
     assert res.returncode == 2, said
     assert "segtune[train]" in said and "Traceback" not in said
+
+def first_cell():
+    "What the home page tells a newcomer to type: from the import to the first look at a row"
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    lines = block.splitlines()
+    return lines[:next(i for i, o in enumerate(lines) if o.startswith("st.show("))+1]
+
+def test_a_newcomer_sees_their_own_row_coloured_after_two_commands_and_one_cell(clean, tmp_path):
+    "`pip install segtune` and `python` (or `jupyter lab`), then one cell"
+    *before, last = first_cell()
+    assert before[0] == "import segtune as st"
+    mine = last.replace("Capital of France?", "My own question?")
+    assert mine != last
+    script = tmp_path / "cell.py"
+    script.write_text("\n".join([*before, f"row = {mine}", "print(row)", "print(row._repr_html_())"]), encoding="utf-8")
+    said = sh(clean / "python", script, cwd=tmp_path).stdout
+    text = re.sub(r"<[^>]*>", "", said.split("\n", 1)[1])
+    assert "·My·own·question?" in text and "(-100, " in said
+    assert 'class="sg-tok sg-t"' in said and 'class="sg-tok sg-m"' in said
