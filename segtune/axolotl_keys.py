@@ -53,8 +53,8 @@ ignored |= {
     'a loss that is not finite stops the run, and no other': 'loss_watchdog_threshold loss_watchdog_patience',
     'nothing is uploaded': 'push_dataset_to_hub hub_* push_to_hub',
     'the hub is read with the token that huggingface_hub finds': 'hf_use_auth_token',
-    'data is always prepared on disk, in as many processes as are there': '''
-        dataset_processes dataset_num_proc dataset_keep_in_memory num_dataset_shards_to_save skip_prepare_dataset
+    'data is always prepared on disk': '''
+        dataset_keep_in_memory num_dataset_shards_to_save skip_prepare_dataset
         is_preprocess preprocess_iterable streaming''',
     _files: '''
         model_type type_of_model tokenizer_type tokenizer_use_fast tokenizer_legacy tokenizer_use_mistral_common
@@ -182,7 +182,8 @@ class Translation(NamedTuple):
 _renamed = dict(
     evaluation_strategy='eval_strategy', noisy_embedding_alpha='neftune_noise_alpha',
     model_config='overrides_of_model_config', model_kwargs='overrides_of_model_kwargs',
-    model_revision='revision_of_model', excess_length_strategy='on_long')
+    model_revision='revision_of_model', excess_length_strategy='on_long',
+    dataset_processes='dataset_num_proc')
 _long = dict(truncate='cut', **{'raise':'error'})
 
 def _rename(t):

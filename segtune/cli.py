@@ -53,7 +53,8 @@ def _help_of(e): # the command line that explains the command
 
 def _run(): # exit code and message
     try:
-        with at_end: return app(standalone_mode=False) or 0, ''
+        with at_end: code = app(standalone_mode=False) or 0
+        return code, 'interrupted' if code==130 else '' # typer has caught Ctrl-C, and says nothing
     except SegtuneError as e: return 2, '\n'.join(filter(None, [str(e), _own_traceback(e)]))
     except KeyboardInterrupt: return 130, 'interrupted'
     except BrokenPipeError:

@@ -39,9 +39,10 @@ def stop_on_findings(
 def preprocess(config:ConfigPath, set:Overrides=None,
     debug:Annotated[bool, typer.Option('--debug', help='Print rows with their labels')]=False,
     debug_num_examples:Annotated[int, typer.Option(min=0, help='How many', metavar='N')]=1,
-    debug_text_only:Annotated[bool, typer.Option('--debug-text-only', help='Without labels and ids')]=False):
+    debug_text_only:Annotated[bool, typer.Option('--debug-text-only', help='Without labels and ids')]=False,
+    workers:Annotated[Optional[int], typer.Option(min=1, help='Processes that encode rows', metavar='N')]=None):
     "Prepare the data: tokens and labels, on disk."
-    project = open_project(config, set)
+    project = open_project(config, [*(set or []), *([f'dataset_num_proc={workers}'] if workers else [])])
     tell_prepared(project)
     if debug or debug_text_only or project.cfg.debug:
         _print_rows(project.prepared, project.tokenizer, debug_num_examples, debug_text_only, project.cfg.seed)

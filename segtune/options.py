@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Boundary', 'SeedOptions', 'ShuffleOptions', 'LengthOptions', 'TokenizerOptions', 'FormatOptions', 'RowOptions',
-           'SplitOptions', 'LintOptions', 'HoldOutOptions', 'PrepareOptions', 'PrecisionOptions', 'ModelOptions',
-           'VocabularyOptions', 'LoraOptions', 'AdapterOptions', 'BatchOptions', 'StepOptions', 'OrderOptions',
-           'PackingOptions', 'PaddingOptions', 'NoiseOptions', 'ComputeOptions', 'WarmupOptions', 'OptimizerOptions',
-           'ScheduleOptions', 'RateOptions', 'LearningOptions', 'LisaOptions', 'LogEvalSaveOptions', 'TrainerOptions',
-           'WeightOptions', 'RunOptions', 'TrainOptions', 'takes']
+           'SplitOptions', 'LintOptions', 'HoldOutOptions', 'WorkerOptions', 'PrepareOptions', 'PrecisionOptions',
+           'ModelOptions', 'VocabularyOptions', 'LoraOptions', 'AdapterOptions', 'BatchOptions', 'StepOptions',
+           'OrderOptions', 'PackingOptions', 'PaddingOptions', 'NoiseOptions', 'ComputeOptions', 'WarmupOptions',
+           'OptimizerOptions', 'ScheduleOptions', 'RateOptions', 'LearningOptions', 'LisaOptions', 'LogEvalSaveOptions',
+           'TrainerOptions', 'WeightOptions', 'RunOptions', 'TrainOptions', 'takes']
 
 # %% ../nbs/00a_options.ipynb #0a0p0004
 from typing import Any, Literal
@@ -78,7 +78,12 @@ class LintOptions(Options):
 class HoldOutOptions(SplitOptions, LintOptions):
     "What lint is told of a dataset."
 
-class PrepareOptions(RowOptions, HoldOutOptions):
+class WorkerOptions(Options):
+    "How much of the machine is used."
+    dataset_num_proc:Count|None = opt(None, 'Processes that encode rows; one for small data, else up to one per core',
+                                      'there all cores if not given')
+
+class PrepareOptions(RowOptions, HoldOutOptions, WorkerOptions):
     "Every option of preparing and linting."
 
 # %% ../nbs/00a_options.ipynb #0a0p000c

@@ -8,7 +8,7 @@ __all__ = ['add_held_out', 'linter_for', 'lint_shards', 'held_rows', 'prepare_an
 # %% ../../nbs/data/07_findings.ipynb #5193e552
 import json, pkgutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from os import PathLike
 import numpy as np
@@ -19,8 +19,8 @@ from ..laws import Finding
 from .lineage import SourceRow, origins, read_batches
 from ..lint.rules import rules
 from ..lint.linter import Linter
-from .prepare import Prepared, prepare, train_val_split
-from .jobs import encoders_of, iter_encoded
+from .prepare import Prepared, prepare, shard_results, train_val_split
+from .jobs import ShardJob, encoders_of, iter_encoded
 from .shards import Shard, Source
 from ..options import PrepareOptions, RowOptions, takes
 from ..segments import ConfigError
@@ -91,7 +91,9 @@ def _lint_again(p, name, sources, tokenizer, options, linter, report): # None: `
         with suppress(OSError): # where nothing can be written nobody else writes
             stack.enter_context(locked(file.with_suffix('.lock'), on_wait=lambda path: None))
         if (known := _read_report(file)) is not None: return known
-        for _ in lint_shards(linter, sources, tokenizer, options): pass
+        job = ShardJob(sources, tokenizer, options, linter=linter)
+        with closing(shard_results(job, sources, options.dataset_num_proc)) as results:
+            for made in results: linter.merge(made.linter)
         report(file.parent, p.count)
 
 # %% ../../nbs/data/07_findings.ipynb #3ef25d58
@@ -124,7 +126,7 @@ def prepare_and_lint(
     def report(folder, count): # written beside the data
         if held: add_held_out(linter, held)
         made.append(_write_report(folder/name, linter.report(held_rows(count.rows, held, **split))))
-    p = prepare(sources, tokenizer, dir, linter=linter, add=report, o=o)
+    p = prepare(sources, tokenizer, dir, linter=linter, add=report, dataset_num_proc=o.dataset_num_proc, o=o)
     known = None if made else _lint_again(p, name, sources, tokenizer, o, linter, report)
     return replace(p, lint=known or made[0])
 

@@ -7,7 +7,7 @@ __all__ = ['check_text', 'RowFormat', 'find_format', 'example_format']
 
 # %% ../../nbs/data/00_formats.ipynb #78841958
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fastcore.basics import patch
 from ..formats import chat, plain, tokenized  # noqa: F401
@@ -60,6 +60,10 @@ class RowFormat:
     special:tuple=() # Texts that become control tokens
     special_in_data:str='parse' # What to do with these in data: `parse`, `literal` or `error`
     noted:dict=field(default_factory=dict, compare=False) # What a user should be told, counted while rows are written
+    recipe:dict|None=field(default=None, compare=False, repr=False) # The arguments of `find_format`, to make it anew
+
+    def __reduce__(self): # what a format calls need not fit in a pickle; what asks for it does
+        return object.__reduce_ex__(self, 2) if self.recipe is None else (_made_anew, (self.recipe,))
 
     @property
     def axolotl_type(self)->bool:
@@ -203,20 +207,28 @@ def find_format(
     train_on_inputs:bool=False, # Train everything?
     beside:str|None=None, # Directory where files that the entry names are looked up first, such as the config's own
     defaults:dict|None=None, # Options for formats that have them, where the entry says nothing
+    today:str|None=None, # The day that a chat template is told, such as `2024-07-26`; None: the current one
     **options, # Other keys of the dataset entry that the format understands
 )->RowFormat:
     "The format a dataset entry asks for."
+    today = today or date.today().isoformat()
+    recipe = dict(locals())
     f,implied = _found(type, beside)
     given = {k:v for k,v in (defaults or {}).items() if k in f.options}
     options = {k:v for k,v in {**given, **implied, **options}.items() if v is not None}
     _check_options(f, options)
     special_in_data = _special_choice(f, special_in_data)
     context = format_context(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, notes={},
-                             train_on_inputs=train_on_inputs, date=date.today().isoformat(), beside=beside)
+                             train_on_inputs=train_on_inputs, date=today, beside=beside)
     write,more = _made(f, context, options)
     identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=context.names, bos=context.bos,
                     special_in_data=special_in_data, exact=not context.axolotl, **options, **more)
-    return _row_format(f, context, write, identity, special_in_data)
+    return replace(_row_format(f, context, write, identity, special_in_data), recipe=recipe)
+
+# %% ../../nbs/data/00_formats.ipynb #9a11ce22
+def _made_anew(recipe):
+    recipe = dict(recipe)
+    return find_format(**recipe.pop('options'), **recipe)
 
 # %% ../../nbs/data/00_formats.ipynb #0db8f776
 def example_format(

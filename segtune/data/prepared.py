@@ -19,7 +19,7 @@ from .findings import prepare_and_lint, row_findings, stats_of
 from .lineage import origins, source_rows, truncate_row
 from .prepare import Prepared
 from .shards import Source
-from ..options import HoldOutOptions, RowOptions, takes
+from ..options import HoldOutOptions, RowOptions, WorkerOptions, takes
 from ..lint.linter import summary
 from ..lint.rules import rules
 from ..look.report import write_report
@@ -78,7 +78,8 @@ def prepare_data(
 )->PreparedData:
     "Prepare data and lint it, each unless it has been done, and show the result."
     p = prepare_and_lint(sources, tokenizer, dir, **options)
-    told = {k:v for k,v in options.items() if k not in RowOptions.model_fields}
+    how = {*RowOptions.model_fields, *WorkerOptions.model_fields}
+    told = {k:v for k,v in options.items() if k not in how}
     return PreparedData(p, sources, tokenizer, **told)
 
 # %% ../../nbs/data/08_prepared.ipynb #6449c041

@@ -1,0 +1,271 @@
+"Several processes: the same bytes, one error, nobody left behind."
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import make_tokenizer
+
+from segtune.data.findings import prepare_and_lint
+from segtune.data.formats import find_format
+from segtune.data.shards import Source
+from segtune.data.sources import Rows, find_rows
+from segtune.data.workers import packed, pooled
+from segtune.models import bundled
+from segtune.segments import ConfigError, DataError
+
+segtune = [sys.executable, '-c', 'from segtune.cli import main; main()']
+config = '''base_model: {tok}
+datasets: [{{path: data.jsonl, type: {type}}}]
+'''
+FORMATS = '''import os, signal, time
+from pathlib import Path
+from wording import question
+
+def plain(row): return [(question(row), False), (row['a'], True)]
+
+def deadly(row):
+    if 'DEADLY' in os.environ and row['a']==' 2500': os.kill(os.getpid(), signal.SIGKILL)
+    return plain(row)
+
+def wrong(row): return [(question(row), False), (row['b'] if row['a'] in (' 1500', ' 2900') else row['a'], True)]
+
+def slow(row):
+    if row['a']==' 2500':
+        Path('began').write_text(str(os.getpid()))
+        time.sleep(600)
+    return plain(row)
+'''
+
+
+def project(tmp_path, n=3000, type='my_formats.plain', **more):
+    "A directory with data, a format of the user's that imports another module, and a config"
+    rows = [json.dumps(dict(q=f'Question {i}?', a=f' {i}')) for i in range(n)]
+    (tmp_path/'data.jsonl').write_text('\n'.join(rows)+'\n')
+    (tmp_path/'my_formats.py').write_text(FORMATS)
+    (tmp_path/'wording.py').write_text('def question(row): return f"<s>{row[\'q\']}"\n')
+    text = config.format(tok=bundled('gpt2'), type=type)
+    (tmp_path/'config.yml').write_text(text+''.join(f'{k}: {json.dumps(v)}\n' for k, v in more.items()))
+    return tmp_path
+
+
+def preprocess(d, *options, **env):
+    how = dict(cwd=d, capture_output=True, text=True, env={**os.environ, **env})
+    return subprocess.run([*segtune, 'preprocess', 'config.yml', *options], **how)
+
+
+def contents(d):
+    "Every file below a directory"
+    return {f.relative_to(d).as_posix(): f.read_bytes() for f in Path(d).rglob('*') if f.is_file()}
+
+
+def children(pid):
+    "Processes that a process started"
+    out = []
+    for stat in Path('/proc').glob('[0-9]*/stat'):
+        try: fields = stat.read_text().rpartition(')')[2].split()
+        except OSError: continue
+        if int(fields[1]) == pid: out.append(int(stat.parent.name))
+    return out
+
+
+def alive(pid):
+    try: return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError: return False
+
+
+def until(done, seconds=60):
+    end = time.time()+seconds
+    while not (found := done()):
+        assert time.time() < end, 'nothing happened'
+        time.sleep(0.05)
+    return found
+
+
+def sources(d, tok, type, **options):
+    return [Source(r, find_format(type, tok, sequence_len=64, **options)) for r in find_rows(str(d/'data.jsonl'))]
+
+
+def shout(row): return [(row['q'].upper(), False), (row['a'], True)]
+
+
+CASES = {
+    'alpaca': (dict(type='alpaca', boundary='split'), lambda i: dict(instruction=f'{i}?', output='yes '*(i % 90))),
+    'chat template': (dict(type='chat_template', chat_template='chatml'),
+                      lambda i: dict(messages=[dict(role='user', content=f'{i}?'), dict(role='assistant', content=f'{i}.')])),
+    'several rows of one': (dict(type='completion'), lambda i: dict(text=f'word {i} '*(i % 40+1))),
+    'a function by value': (dict(type=lambda row: [(row['q'], False), (row['a'].strip(), True)]), lambda i: dict(q=f'{i}?', a=f' {i}')),
+}
+
+
+dropping = dict(on_bad='skip', dataset_exact_deduplication=True)
+
+
+@pytest.mark.parametrize('case, options', [*((o, {}) for o in CASES), ('several rows of one', dropping)])
+def test_two_workers_write_the_bytes_of_one(tmp_path, case, options):
+    "data, lineage, counts and lint; wrong rows and repeated ones among them"
+    how, row = CASES[case]
+    rows = [row(i % 900) for i in range(1500)]
+    if options: rows[7] = rows[1299] = {'odd': 1}
+    (tmp_path/'data.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in rows))
+    tok = make_tokenizer('mistral')
+    def run(n):
+        p = prepare_and_lint(sources(tmp_path, tok, **how), tok, tmp_path/f'out{n}', sequence_len=64, dataset_num_proc=n, **options)
+        return contents(tmp_path/f'out{n}'), p.count, p.lint
+    one, two = run(1), run(2)
+    assert one == two and one[1].read == 1500
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
+    d = project(tmp_path, 9500)
+    for n in (1, 2, 8): assert preprocess(d, '--workers', str(n), '--set', f'dataset_prepared_path=out{n}').returncode == 0
+    assert contents(d/'out1') == contents(d/'out2') == contents(d/'out8')
+
+
+def test_the_config_key_and_its_older_name_ask_for_workers(tmp_path):
+    from segtune.project import Project
+    d = project(tmp_path, 1500, dataset_processes=3)
+    asked = Project.open(d/'config.yml')
+    assert asked.cfg.dataset_num_proc == 3 and not any('dataset_processes' in o for o in asked.notes)
+    (d/'config.yml').write_text((d/'config.yml').read_text().replace('dataset_processes', 'dataset_num_proc'))
+    assert preprocess(d).returncode == 0
+    again = preprocess(d, '--workers', '1')
+    assert again.returncode == 0 and 'found ready' in again.stdout, 'the number of workers is no part of the key'
+
+
+def test_lint_alone_is_done_by_workers_too(tmp_path):
+    d, tok = project(tmp_path, 2500), make_tokenizer('gpt2')
+    def run(out, **how): return prepare_and_lint(sources(d, tok, shout), tok, d/out, **how)
+    run('a'), run('b')
+    one, two = run('a', lint_silence=['no-eos']), run('b', lint_silence=['no-eos'], dataset_num_proc=2)
+    assert one.from_cache and two.from_cache and one.lint == two.lint and contents(d/'a') == contents(d/'b')
+
+
+def test_wrong_rows_are_named_as_by_one_process(tmp_path):
+    "all of them in one error, with the user's own traceback"
+    d = project(tmp_path, type='my_formats.wrong')
+    one, two = (preprocess(d, '--workers', n) for n in '12')
+    assert (one.returncode, two.returncode) == (2, 2) and one.stderr == two.stderr
+    for part in ('data.jsonl:1501', 'data.jsonl:2901', '2 rows of data.jsonl are wrong', "KeyError: 'b'", 'my_formats.py'): assert part in two.stderr
+    assert os.listdir(d/'last_run_prepared') == []
+
+
+def test_a_mistake_of_the_file_waits_for_the_rows_before_it(tmp_path):
+    d = project(tmp_path)
+    rows = (d/'data.jsonl').read_text().splitlines()
+    rows[5] = '{"q": 1}'
+    (d/'data.jsonl').write_text('\n'.join(rows)+'\n{"a":\n')
+    one, two = (preprocess(d, '--workers', n) for n in '12')
+    assert one.returncode == two.returncode == 2 and one.stderr == two.stderr and 'data.jsonl:6' in two.stderr
+
+
+def test_a_worker_that_is_killed_is_one_error_and_nothing_stays(tmp_path):
+    d = project(tmp_path, type='my_formats.deadly')
+    run = preprocess(d, '--workers', '2', DEADLY='1')
+    assert run.returncode == 1 and 'Traceback' not in run.stderr
+    assert 'a worker process: was killed (SIGKILL)' in run.stderr and 'dataset_num_proc' in run.stderr
+    assert os.listdir(d/'last_run_prepared') == []
+    assert preprocess(d, '--workers', '2').returncode == 0
+    assert preprocess(d, '--set', 'dataset_prepared_path=alone', '--workers', '1').returncode == 0
+    assert contents(d/'last_run_prepared') == contents(d/'alone')
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL], ids=['Ctrl-C', 'kill -9'])
+def test_workers_end_with_the_run(tmp_path, how):
+    d = project(tmp_path, type='my_formats.slow')
+    run = subprocess.Popen([*segtune, 'preprocess', 'config.yml', '--workers', '2'], cwd=d, stderr=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    until((d/'began').exists)
+    pids = children(run.pid)
+    assert len(pids) == 2
+    run.send_signal(how)
+    _, said = run.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert run.returncode == 130 and 'interrupted' in said.splitlines() and 'Traceback' not in said
+        assert os.listdir(d/'last_run_prepared') == [] and not any(map(alive, pids))
+        return
+    until(lambda: not any(map(alive, pids)))
+
+
+SCRIPT = '''
+import segtune.data.prepare as prepare
+from segtune.data.formats import find_format
+from segtune.data.shards import Source
+from segtune.data.sources import find_rows
+from segtune.models import bundled
+from segtune.tokenizer import load_tokenizer
+
+ending = '.'
+def own(row): return [(row['q'], False), (row['a']+ending, True)]
+
+tok = load_tokenizer(bundled('gpt2'))
+print('started')
+p = prepare.prepare([Source(r, find_format(own, tok)) for r in find_rows('data.jsonl')], tok, dataset_num_proc=2)
+print(p.count.rows)
+'''
+
+
+def test_a_script_needs_no_guard_and_its_functions_travel(tmp_path):
+    d = project(tmp_path, 1200)
+    (d/'script.py').write_text(SCRIPT)
+    run = subprocess.run([sys.executable, 'script.py'], cwd=d, capture_output=True, text=True)
+    assert run.stdout.split() == ['started', '1200'], run.stderr
+
+
+def test_what_a_function_prints_harms_nothing():
+    def talk(i):
+        print('something')
+        os.system('echo more')
+        return i
+    assert list(pooled(packed(talk), range(3), 1)) == [0, 1, 2]
+
+
+def test_errors_come_back_as_they_are():
+    def fail(i):
+        if i == 0: raise DataError('no.', source='a.jsonl', row=3)
+        if i == 1: raise ConfigError('neither.', field='type')
+        if i == 2: raise OSError(28, 'No space left', 'some/file')
+        return 1/0
+    job = packed(fail)
+    for i, kind, words in [(0, DataError, 'a.jsonl:3: no.'), (1, ConfigError, 'type: neither.'), (2, OSError, 'some/file'), (3, RuntimeError, 'ZeroDivisionError')]:
+        with pytest.raises(kind, match=words): list(pooled(job, [i], 1))
+
+
+def test_a_job_that_cannot_be_sent_is_done_here(tmp_path):
+    d, tok = project(tmp_path, 50), make_tokenizer('gpt2')
+    lines = iter(lambda: 'x', None)
+    def stuck(row): return [(next(lines), False), (row['a'], True)]
+    generator = (o for o in ('y',)*1000)
+    def unsendable(row): return [(next(generator), False), (row['a'], True)]
+    p = prepare_and_lint(sources(d, tok, unsendable), tok, d/'out', dataset_num_proc=2)
+    assert p.count.rows == 50
+
+
+def test_rows_are_read_only_a_few_shards_ahead(tmp_path):
+    "memory is bounded by the shards under way, whatever the size of the data"
+    taken = []
+    def rows():
+        for i in range(40):
+            taken.append(i)
+            yield i
+    results = pooled(packed(lambda i: i), rows(), 2, ahead=2)
+    for i in range(40):
+        assert next(results) == i and len(taken) <= i+4
+
+
+def test_notes_of_formats_and_tokenizers_come_back(tmp_path):
+    tok = make_tokenizer('gpt2')
+    def run(n):
+        fmt = find_format('chat_template', tok, chat_template='chatml', sequence_len=64)
+        message = dict(role='assistant', content='x')
+        rows = [dict(messages=[dict(role='user', content=f'{i}'), message]) for i in range(2100)]
+        fmt.noted['something odd'] = (0, '')
+        s = Source(Rows('rows', lambda: enumerate(rows, 1)), fmt)
+        prepare_and_lint([s], tok, tmp_path/f'{n}', dataset_num_proc=n)
+        return fmt.notes
+    assert run(1) == run(2)
