@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['chunk_size', 'first_ids', 'find_decoder', 'answering', 'head_logits', 'Head', 'trained_names', 'find_head',
-           'chunked_loss']
+           'chunked_loss', 'each_loss']
 
 # %% ../../nbs/training/07_loss.ipynb #8376891e
 from contextlib import contextmanager
@@ -212,3 +212,19 @@ def chunked_loss(
     else: params = [p for n,p in lm.named_parameters() if n in head.names]
     wanted = [p for p in params if p.requires_grad]
     return _OwnLoss.apply(hidden, targets, head.own, torch.is_grad_enabled(), *wanted)
+
+# %% ../../nbs/training/07_loss.ipynb #363d081f
+def each_loss(
+    head:Head, # From `find_head`
+    hidden, # Hidden states, positions x width
+    targets, # The id to predict at each
+)->tuple: # The loss of each position; was the target the likeliest id there?
+    "Cross-entropy at chosen positions, one number for each."
+    losses,hits = [],[]
+    for h,t in zip(hidden.split(chunk_size), targets.split(chunk_size)):
+        z = head.own(h)
+        z = z if z.dtype in (torch.float32, torch.float64) else z.float()
+        losses.append(F.cross_entropy(z, t, reduction='none'))
+        hits.append(z.argmax(-1)==t)
+    if not losses: return hidden.new_zeros(0),targets.new_zeros(0, dtype=torch.bool)
+    return torch.cat(losses),torch.cat(hits)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .attention import Exchange, NotPackable, running
-from .loss import chunked_loss, find_head
+from .loss import chunked_loss, each_loss, find_head
 from .trie import cut_row, make_pack, make_packs
 
 # %% ../../nbs/training/08_step.ipynb #7ebfc168
@@ -75,13 +75,14 @@ class StepCollator:
         min_shared:int=32, # Fewest tokens worth sharing
     ): self.rung,self.pad_id,self.budget,self.min_shared = rung,pad_id,budget,min_shared
 
-    def parts(self, rows):
+    def groups(self, rows): # pairs of row numbers, in the order of their targets, and a part
         if self.rung!='pad':
             packs = make_packs(rows, self.budget, self.rung=='share', self.min_shared)
-            return [pack_tensors(p) for p in packs]
-        kept = [r for r in rows if len(r[0])]
-        groups = like_lengths([len(r[0]) for r in kept], self.budget)
-        return [pad_tensors([kept[i] for i in g], self.pad_id) for g in groups]
+            return [(p.rows, pack_tensors(p)) for p in packs]
+        kept = [i for i,r in enumerate(rows) if len(r[0])]
+        groups = like_lengths([len(rows[i][0]) for i in kept], self.budget)
+        those = [[kept[i] for i in g] for g in groups]
+        return [(g, pad_tensors([rows[i] for i in g], self.pad_id)) for g in those]
 
     def nothing(self): # a batch without a trained token still goes through the model, for the other processes
         row = (np.array([self.pad_id]),np.array([-100]))
@@ -91,7 +92,7 @@ class StepCollator:
         rows:list[dict], # With `input_ids` and `labels`
     )->dict: # `parts`, and what is counted over them
         cut = [cut_row(r['input_ids'], r['labels']) for r in rows]
-        parts = self.parts(cut) or [self.nothing()]
+        parts = [p for _,p in self.groups(cut)] or [self.nothing()]
         flat = torch.cat([p['shift_labels'] for p in parts])
         n = torch.tensor(sum(len(r['input_ids']) for r in rows))
         return dict(labels=flat, shift_labels=flat, parts=parts, n_tokens=n)
@@ -126,15 +127,18 @@ def hidden(self:Step, pieces=None, facts=None, **inputs):
     with running(pieces, given['position_ids'][0], facts): return self.decoder(**given).last_hidden_state
 
 @patch
-def forward(self:Step, *args, index=None, pieces=None, shift_labels=None, num_items_in_batch=None, **kwargs):
-    "The loss of a part, or whatever else was asked for."
+def forward(self:Step, *args, index=None, pieces=None, shift_labels=None, num_items_in_batch=None, each=False,
+            **kwargs):
+    "The loss of a part, or whatever else was asked for; `each`: a loss and a hit for each trained position."
     if index is None:
         more = dict(shift_labels=shift_labels, num_items_in_batch=num_items_in_batch)
         return self._otherwise(*args, **kwargs, **{k:v for k,v in more.items() if v is not None})
     from transformers.modeling_outputs import CausalLMOutputWithPast
     kwargs.pop('labels', None)
     if args: kwargs['input_ids'] = args[0]
-    total = chunked_loss(self.lm, self.head, self.hidden(pieces, **kwargs)[index[0],index[1]], shift_labels)
+    hidden = self.hidden(pieces, **kwargs)[index[0],index[1]]
+    if each: return CausalLMOutputWithPast(*each_loss(self.head, hidden, shift_labels))
+    total = chunked_loss(self.lm, self.head, hidden, shift_labels)
     n = max(len(shift_labels), 1) if num_items_in_batch is None else num_items_in_batch
     return CausalLMOutputWithPast(loss=total/n)
 
