@@ -13,9 +13,9 @@ from fastcore.basics import patch
 from .encoded import EncodedBatch, EncodedRow, Windows, select_tokens, split_windows
 from .fast import FlatEncoder
 from .pieces import Boundary, Piece, find_boundary
-from .segments import Segment, SegtuneError, TokenizerError
+from .segments import Segment
 from .tokenizer import as_tokenizer
-from .tokenizer_file import is_library_fault
+from .tokenizer_file import named_faults
 
 # %% ../nbs/03_encoder.ipynb #5e617e24
 _flat_encoders = WeakKeyDictionary() # tokenizer -> {form: FlatEncoder}
@@ -40,21 +40,13 @@ def _encode_texts(tok, prefix, special, texts, spans): # (flat ids, tokens of ea
     return ids, n, None
 
 # %% ../nbs/03_encoder.ipynb #ac98c825
-def _cannot_encode(tok, e):
-    message = f'the tokenizers library cannot encode these rows ({e}).'
-    return TokenizerError(f'{message} Give its model an unknown token, or use another.', source=tok.source)
-
 def _repeated(which, n): # from tokens per text, and the text of each piece: tokens per piece, and where each token is
     sizes = n[which]
     first = (np.cumsum(n)-n)[which] - (np.cumsum(sizes)-sizes)
     return sizes, np.repeat(first, sizes)+np.arange(sizes.sum())
 
 def _encode_unique(tok, texts, spans): # {(prefix, special): texts} -> their ids, sizes and offsets, flat
-    try: found = [_encode_texts(tok, *form, list(each), spans) for form,each in texts.items()]
-    except SegtuneError: raise
-    except BaseException as e:
-        if not is_library_fault(e): raise
-        raise _cannot_encode(tok, e) from None
+    with named_faults(tok): found = [_encode_texts(tok, *form, list(each), spans) for form,each in texts.items()]
     if not found: found = [_nothing(spans)]
     return [o[0] is not None and np.concatenate(o) for o in zip(*found)]
 

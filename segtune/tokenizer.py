@@ -43,9 +43,14 @@ def base_path(
 # %% ../nbs/02_tokenizer.ipynb #1660b4ee
 _roles = ('bos_token','eos_token','unk_token','pad_token')
 
+_half = re.compile(r'\\u[dD][89a-fA-F]') # of a character that JSON writes as two
+
 def _json(path): # the object in a JSON file; empty where there is no file
     if not path.exists(): return {}
-    try: found = json.loads(path.read_text(encoding='utf-8'))
+    try:
+        text = path.read_text(encoding='utf-8')
+        found = json.loads(text)
+        if _half.search(text): json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError, OSError) as e:
         raise TokenizerError(f'is not valid JSON ({e}). Download it again.', source=fspath(path)) from None
     if isinstance(found, dict): return found
@@ -249,7 +254,10 @@ def _listed(conf, file): # token -> special?, of `added_tokens_decoder`, by id
 
 def _chat_template(d, conf): # Jinja text, or None
     file = d/'chat_template.jinja'
-    if file.exists(): return file.read_text(encoding='utf-8')
+    try:
+        if file.exists(): return file.read_text(encoding='utf-8')
+    except (ValueError, OSError) as e:
+        raise TokenizerError(f'cannot be read ({e}). Download it again.', source=fspath(file)) from None
     found = conf.get('chat_template')
     try: text = {t['name']:t['template'] for t in found}.get('default') if isinstance(found, list) else found
     except (KeyError, TypeError): text = found

@@ -61,3 +61,44 @@ def test_a_panic_counts_as_a_fault_of_the_library_and_ctrl_c_does_not():
     PanicException = type('PanicException', (BaseException,), {})
     assert is_library_fault(PanicException()) and is_library_fault(ValueError())
     assert not is_library_fault(KeyboardInterrupt()) and not is_library_fault(SystemExit())
+
+
+# ---- files that are not as they should be
+
+@pytest.mark.parametrize('file,text', [
+    ('tokenizer_config.json', '{"eos_token": "\\ud800"}'), ('tokenizer_config.json', '{"chat_template": "a \\udc00 b"}'),
+    ('special_tokens_map.json', '{"pad_token": {"content": "\\uDBFF"}}'), ('tokenizer_config.json', '{"x": "\\ud83d\\ud83d"}'),
+    ('tokenizer_config.json', b'\xff\xfe'), ('chat_template.jinja', b'\xff{{ x }}')])
+def test_text_that_is_no_text_is_refused_with_its_file(tmp_path, file, text):
+    (tmp_path/'tokenizer.json').write_bytes((bundled('gpt2')/'tokenizer.json').read_bytes())
+    (tmp_path/file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(TokenizerError, match=file): load_tokenizer(tmp_path)
+
+
+def test_a_character_of_two_halves_is_text(tmp_path):
+    (tmp_path/'tokenizer.json').write_bytes((bundled('gpt2')/'tokenizer.json').read_bytes())
+    (tmp_path/'tokenizer_config.json').write_text('{"pad_token": "\\ud83d\\ude00"}')
+    assert load_tokenizer(tmp_path).pad == '😀' and len(load_tokenizer(tmp_path).fingerprint()) == 64
+
+
+def unknown_to_none():
+    "A tokenizer that names an unknown token that it does not have"
+    from segtune.tokenizer import FastTokenizer
+    model = dict(type='BPE', vocab={c: i for i, c in enumerate('abc')}, merges=[], unk_token='?')
+    return FastTokenizer(dict(version='1.0', added_tokens=[], model=model, pre_tokenizer=dict(type='WhitespaceSplit')))
+
+
+@pytest.mark.parametrize('what', ['encode', 'lint', 'format'])
+def test_a_text_that_the_library_cannot_encode_names_the_tokenizer(what):
+    from segtune.encoder import Encoder
+    from segtune.formats.base import format_context
+    from segtune.lint.linter import Linter
+    from segtune.segments import Segment
+    tok = unknown_to_none()
+    fits, odd = [Segment('a b', False), Segment(' c', True)], [Segment('a b', False), Segment(' x', True)]
+    encoder = Encoder(tok)
+    if what == 'lint':   # a space alone cannot be encoded, and is in no token
+        found = Linter(encoder).add(encoder.encode([fits])).finish()
+        assert 'dropped-text' not in {o.rule for o in found}
+        return
+    with pytest.raises(TokenizerError, match='cannot encode'): encoder.encode([odd]) if what == 'encode' else format_context(tok).encode('x')

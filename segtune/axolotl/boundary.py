@@ -13,6 +13,7 @@ import numpy as np
 from ..pieces import Boundary, Piece, continued_pieces, register_boundary
 from ..formats.base import FormatContext, call_segments
 from ..segments import Segment, merge_segments
+from ..tokenizer_file import named_faults
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #1cb1b89e
 class TiedSegment(Segment):
@@ -98,7 +99,8 @@ def overlapping(
 def _counted(tok, p, n): # which of a call's n tokens come after those of its beginning, encoded alone
     last = len(p.runs)-1
     end = next(e for j,(e,_) in enumerate(p.runs) if j==last or p.runs[j+1][1]!=p.runs[0][1])
-    return np.arange(n) >= len(tok.variant(p.prefix, p.special).encode(p.text[:end]).ids)
+    with named_faults(tok): ids = tok.variant(p.prefix, p.special).encode(p.text[:end]).ids
+    return np.arange(n) >= len(ids)
 
 def _touched(p, spans):
     starts = [0, *(e for e,_ in p.runs)]

@@ -15,6 +15,7 @@ from ..pieces import row2pieces
 from ..laws import RowText, begins_anew, is_safe_cut, label_law, prompt_law, safe_cuts, text_law
 from .rules import LintBatch, rule
 from ..segments import Segment, visible
+from ..tokenizer_file import named_faults
 
 # %% ../../nbs/lint/00a_edges.ipynb #2f408f4f
 class Edge(NamedTuple):
@@ -67,7 +68,7 @@ def merging_edges(self:LintBatch,
     ids = {}
     for special in {e.left.special for e in pairs}:
         windows = list({o for e,p in zip(pairs, parts) if e.left.special==special for o in (''.join(p), *p)})
-        found = self.encoder.tok.variant(prefix=False, special=special).encode_batch_fast(windows)
+        with named_faults(self.encoder.tok): found = self.encoder.tok.variant(False, special).encode_batch_fast(windows)
         ids |= {(special,o):f.ids for o,f in zip(windows, found)}
     def apart(e, p): return [i for o in p for i in ids[e.left.special,o]]
     return [e for e,p in zip(pairs, parts) if ids[e.left.special,''.join(p)]!=apart(e, p)]
@@ -214,7 +215,7 @@ def _ids_of(tok, pieces): # (text, prefix, special) of all pieces -> ids
     for o in {(p.text, p.prefix, p.special) for p in pieces}: forms.setdefault(o[1:], []).append(o)
     out = {}
     for (prefix,special),keys in forms.items():
-        found = tok.variant(prefix, special).encode_batch_fast([o[0] for o in keys])
+        with named_faults(tok): found = tok.variant(prefix, special).encode_batch_fast([o[0] for o in keys])
         out |= {k:e.ids for k,e in zip(keys, found)}
     return out
 

@@ -99,17 +99,20 @@ def _can_drop(tok): # may it leave characters out?
     known = unknown_token(tok)
     return tok.is_lossy and not fallback and not (known and tok.backend.token_to_id(known) is not None)
 
+def _is_dropped(tok, c): # a character that cannot be encoded alone is not dropped: the row would fail
+    t = tok.variant(prefix=False)
+    try: ids = t.encode(c).ids
+    except Exception: return False
+    left = t.normalizer.normalize_str(c) if t.normalizer else c
+    return bool(left.strip()) and not tok.to_bytes(ids).decode(errors='replace').strip()
+
 @patch
 def drops(self:LintBatch,
     c:str, # One character
 )->bool:
     "Does the tokenizer leave this character out?"
     known = self.context.__dict__.setdefault('dropped', {})
-    if c not in known:
-        t = self.encoder.tok.variant(prefix=False)
-        left = t.normalizer.normalize_str(c) if t.normalizer else c
-        spelled = self.encoder.tok.to_bytes(t.encode(c).ids).decode(errors='replace')
-        known[c] = bool(left.strip()) and not spelled.strip()
+    if c not in known: known[c] = _is_dropped(self.encoder.tok, c)
     return known[c]
 
 @rule('dropped-text', 'error', 'The model is trained on a text with holes.',
