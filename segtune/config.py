@@ -7,6 +7,7 @@ __all__ = ['SourceKeys', 'TemplateKeys', 'FieldKeys', 'OptionKeys', 'DatasetEntr
            'check', 'read_config', 'load_config']
 
 # %% ../nbs/10_config.ipynb #4bb5416e
+import re
 from collections.abc import Callable
 from functools import reduce
 from os import PathLike, fspath
@@ -203,10 +204,14 @@ def _sorted_out(values): # honoured keys; those ignored, with the reason; proble
         else: problems.append(((k,), f'is not supported: {what[1]}. Remove it.'))
     return keep, ignored, problems
 
-def _nul(o, at=()): # paths of texts with a NUL character, which no system takes for a file's name
-    if isinstance(o, str): return [(at, 'has a NUL character. Remove it.')] if '\0' in o else []
+_odd = re.compile('(\0)|[\ud800-\udc7f\udd00-\udfff]') # the rest stand for bytes in names that are not UTF-8
+
+def _no_text(o, at=()): # paths of texts that no file and no system takes
+    if isinstance(o, str):
+        found = _odd.search(o)
+        return [(at, f'has {"a NUL" if found[1] else "half a"} character. Remove it.')] if found else []
     pairs = o.items() if isinstance(o, dict) else enumerate(o) if isinstance(o, list) else ()
-    return [found for k,v in pairs for found in _nul(v, (*at, k))]
+    return [found for k,v in pairs for found in _no_text(v, (*at, k))]
 
 def _unknown(keep): # problems of keys that nobody knows; they leave `keep`
     out = []
@@ -246,7 +251,7 @@ def check(
     "Check a whole config, and report all that is wrong."
     t = translate(values)
     keep,ignored,refused = _sorted_out(t.values)
-    problems = [*problems, *_nul(values), *t.problems, *refused, *_unknown(keep := _given(keep))]
+    problems = [*problems, *_no_text(values), *t.problems, *refused, *_unknown(keep := _given(keep))]
     cfg,wrong = _validated(keep)
     problems += [*wrong, *(look(cfg) if look else ())]
     first = dict(reversed(problems)) # of several in one place

@@ -38,9 +38,9 @@ def find_path(
     "Where a path leads that is read."
     if own := bundled_path(path): return fspath(own)
     if '://' in path: return path
-    beside = Path(config_path).parent/path
-    there = beside.exists() or has_magic(path) and glob(fspath(beside), recursive=True)
-    return fspath(beside) if there else path
+    beside = fspath(Path(config_path).parent/path)
+    there = os.path.exists(beside) or has_magic(path) and glob(beside, recursive=True) # False for a name too long
+    return beside if there else path
 
 def output_path(
     path:str, # As written in the config
@@ -236,7 +236,7 @@ class LintedInputs(Inputs):
         cfg,known = self.cfg,None
         if cfg.lora_model_dir: # other tokens' embeddings are trained
             earlier = Path(cfg.lora_model_dir)
-            beside = (earlier/'tokenizer.json').exists()
+            beside = os.path.exists(earlier/'tokenizer.json')
             known = load_tokenizer(earlier if beside else cfg.tokenizer_config or cfg.base_model)
         return lint_context(self.tokenizer, known, cfg.adapter, cfg.lora_modules_to_save, cfg.special_tokens)
 
@@ -331,7 +331,7 @@ def train(self:Project,
     "Train as the config says."
     from segtune.training.run import train as run
     cfg = self.cfg
-    if (last := cfg.resume_from_checkpoint) and not Path(last).is_dir():
+    if (last := cfg.resume_from_checkpoint) and not os.path.isdir(last):
         raise ConfigError(f'no such directory: {last!r}.', source=self.path, field='resume_from_checkpoint')
     rows,held = self.rows()
     return run(cfg.base_model, rows, eval_set=held, resume=resume, overwrite=overwrite, log=log, o=cfg)

@@ -9,6 +9,7 @@ __all__ = ['base_path', 'FastTokenizer', 'special_ids', 'load_tokenizer', 'as_to
 import hashlib, json, re
 from collections.abc import Iterable
 from os import PathLike, fspath
+from os.path import isdir
 from pathlib import Path
 from fastcore.basics import patch
 from .segments import TokenizerError, ConfigError, json_type
@@ -27,7 +28,7 @@ def base_path(
     weights:bool=False, # Fetch the weights too, not only the tokenizer?
 )->Path: # A local directory with the files
     "The directory that holds a base model or its tokenizer."
-    if Path(name).expanduser().is_dir(): return Path(name).expanduser()
+    if isdir(folder := Path(name).expanduser()): return folder
     if found := bundled_path(name): return found
     name = fspath(name)
     if own := bundled_path(name): return own
@@ -46,8 +47,8 @@ _roles = ('bos_token','eos_token','unk_token','pad_token')
 _half = re.compile(r'\\u[dD][89a-fA-F]') # of a character that JSON writes as two
 
 def _json(path): # the object in a JSON file; empty where there is no file
-    if not path.exists(): return {}
     try:
+        if not path.exists(): return {}
         text = path.read_text(encoding='utf-8')
         found = json.loads(text)
         if _half.search(text): json.dumps(found, ensure_ascii=False).encode()

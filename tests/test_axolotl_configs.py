@@ -10,7 +10,7 @@ from segtune.axolotl_keys import fate, is_given, why_ignored, why_refused
 from segtune.config import Config, check, load_config
 from segtune.declare import near_key
 from segtune.project import Project, open_config
-from segtune.segments import ConfigError
+from segtune.segments import ConfigError, SegtuneError
 
 CONFIGS = json.loads((Path(__file__).parent / "data/axolotl_configs.json").read_text(encoding="utf-8"))["configs"]
 PLAIN = {k: o["config"] for k, o in CONFIGS.items() if not o["not_plain_sft"]}
@@ -218,3 +218,14 @@ def test_every_key_is_read_somewhere():
     others = "\n".join(f.read_text(encoding="utf-8") for f in root.rglob("*.py") if f.stem not in ("config", "axolotl_keys", "_modidx"))
     unread = [k for k in Config.model_fields if not re.search(rf"\b{k}\b", others)]
     assert unread == []
+
+@pytest.mark.parametrize("key", ["base_model", "tokenizer_config", "lora_model_dir", "chat_template_jinja", "dataset_prepared_path", "datasets.0.path", "datasets.0.type",
+                                 "datasets.0.data_files", "datasets.0.chat_template_jinja"])
+@pytest.mark.parametrize("name", ["a" * 5000, "a" * 5000 + ".fn", "a" * 300 + "/b", "\ud800", "é" * 200])
+def test_a_name_that_no_system_takes_is_an_error_of_ours_or_does_no_harm(tmp_path, key, name):
+    (tmp_path / "a.jsonl").write_text('{"segments": [{"label": true, "text": "hi"}]}\n')
+    text = yaml.safe_dump(dict(base_model="bundled:tiny", adapter="lora", datasets=[dict(path="a.jsonl")]))
+    (tmp_path / "c.yml").write_text(text)
+    try: Project.open(tmp_path / "c.yml", [f"{key}={json.dumps(name)}"]).prepared
+    except (ConfigError, SegtuneError) as e: assert str(e)
+    except OSError as e: assert key == "dataset_prepared_path" and e.filename

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ..pieces import find_boundary
 from ..hints import suggest
 from ..segments import ConfigError, DataError, Segment, json_type
+from ..tokenizer_file import named_faults
 
 # %% ../../nbs/formats/00_base.ipynb #ddfccc98
 class FormatContext(NamedTuple):
@@ -50,7 +51,7 @@ class FormatContext(NamedTuple):
 # %% ../../nbs/formats/00_base.ipynb #0aba7693
 def _encode_of(tok):
     def encode(text):
-        e = tok.variant().encode(text)
+        with named_faults(tok): e = tok.variant().encode(text)
         return e.ids, e.offsets
     return encode
 

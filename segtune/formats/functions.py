@@ -11,6 +11,7 @@ from collections.abc import Callable
 from fastcore.basics import patch
 from functools import lru_cache, partial
 from os import PathLike, fspath, getcwd
+from os.path import isdir, isfile
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from .base import Format, note
@@ -64,7 +65,7 @@ def _named_files(tree, folders): # files that strings of the code name
     for node in ast.walk(tree):
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ''
         if not 0<len(text)<=200 or '\n' in text or '\0' in text or not Path(text).suffix: continue
-        path = next((d/text for d in folders if (d/text).is_file()), None)
+        path = next((d/text for d in folders if isfile(d/text)), None)
         if path: yield path.resolve()
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c031

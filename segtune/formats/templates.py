@@ -7,6 +7,7 @@ __all__ = ['thought_keys', 'reads_date', 'template_identity', 'render', 'templat
 
 # %% ../../nbs/formats/05_templates.ipynb #7e92de8e
 from datetime import datetime
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 from .named_templates import named_templates as chat_templates
@@ -52,7 +53,7 @@ def _config_error(message): # a mistake in what the config says
 
 def _jinja(text, beside): # Jinja text, or what is in the file that it names
     if '{' in text or '\n' in text: return text
-    tries = [Path(beside)/text] if beside is not None and (Path(beside)/text).is_file() else []
+    tries = [Path(beside)/text] if beside is not None and isfile(Path(beside)/text) else []
     try: return (tries or [Path(text)])[0].read_text(encoding='utf-8')
     except (OSError,ValueError) as e: why = getattr(e, 'strerror', None) or str(e)
     where = ' beside the config and in the current directory' if beside is not None else ''
