@@ -226,6 +226,6 @@ def test_a_name_that_no_system_takes_is_an_error_of_ours_or_does_no_harm(tmp_pat
     (tmp_path / "a.jsonl").write_text('{"segments": [{"label": true, "text": "hi"}]}\n')
     text = yaml.safe_dump(dict(base_model="bundled:tiny", adapter="lora", datasets=[dict(path="a.jsonl")]))
     (tmp_path / "c.yml").write_text(text)
-    try: Project.open(tmp_path / "c.yml", [f"{key}={json.dumps(name)}"]).prepared
+    try: assert Project.open(tmp_path / "c.yml", [f"{key}={json.dumps(name)}"]).prepared
     except (ConfigError, SegtuneError) as e: assert str(e)
     except OSError as e: assert key == "dataset_prepared_path" and e.filename

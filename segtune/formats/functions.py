@@ -220,7 +220,7 @@ def load_function(
     "The function that a name stands for."
     module,_,name = path.rpartition('.')
     top = None if beside is None else Path(beside)/module.partition('.')[0]
-    there = top is not None and (top.with_suffix('.py').exists() or top.is_dir())
+    there = top is not None and (isfile(f'{top}.py') or isdir(top))
     if not all(o.isidentifier() for o in path.split('.')): return None
     try: return getattr(_import(module, Path(beside) if there else Path(getcwd())), name, None)
     except ModuleNotFoundError as e:
