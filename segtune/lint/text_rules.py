@@ -115,6 +115,7 @@ def drops(self:LintBatch,
     if c not in known: known[c] = _is_dropped(self.encoder.tok, c)
     return known[c]
 
+# %% ../../nbs/lint/01a_text_rules.ipynb #c5fd0a01
 @rule('dropped-text', 'error', 'The model is trained on a text with holes.',
       'Replace these characters, or use a tokenizer that has them.')
 def _dropped(f):
