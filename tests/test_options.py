@@ -1,4 +1,5 @@
 "Every option is declared once; config, command line, functions and the table of keys all come from that declaration."
+import ast
 import inspect
 import json
 from pathlib import Path
@@ -112,3 +113,63 @@ def test_an_argument_is_checked_as_a_key_is(given, said):
 
 def test_groups_know_their_own_keys_only():
     assert set(TrainOptions.model_fields) < set(Config.model_fields)
+
+
+# ---- no function has a default of its own
+
+# Arguments that share an option's name and mean something else, or are asked at a place that knows nothing of a config
+OTHERS = {
+    "axolotl.chat_template._chat_template_legacy.chat_template": "the older format's own template",
+    "data_commands.inspect.seed": "which rows to look at", "look.view.sample.seed": "which rows to look at",
+    "data_commands.preprocess.debug": "a flag of the command",
+    "demo.write_starter.base_model": "what a starter project is written for", "start_commands.init.base_model": "the same",
+    "encoder.Encoder.__init__.boundary": "there is no format that could say it", "pieces.row2pieces.boundary": "the same",
+    "formats.base.guard_special.boundary": "the same", "formats.base.FormatContext.boundary": "the same",
+    "formats.base.Format.boundary": "what a format sets", "data.formats.RowFormat.special_in_data": "what the type sets",
+    "formats.base.FormatContext.sequence_len": "no limit",
+    "data.formats.find_format.sequence_len": "no limit", "look.report.overview_html.sequence_len": "no line in the picture",
+    "look.report.write_report.sequence_len": "the same", "look.stats.totals.sequence_len": "the same",
+    "look.stats.plot_lengths.sequence_len": "the same", "look.stats.stats_lines.sequence_len": "the same",
+    "lint.rules.LintContext.sequence_len": "no limit",
+    "training.trainer.make_trainer.optimizer": "an optimizer itself", "training.trainer.OwnChoices.create_scheduler.optimizer": "the same",
+    "training.rates.LearningRates.loraplus_lr_embedding": "what the option's meaning promises where it is not given",
+    "training.interruptions.StopSignals.interrupted.step": "the number of a step",
+}
+
+def own_defaults(tree, path=()):
+    "`(path, name of an argument or a field, its default)` of all functions and classes"
+    for node in ast.iter_child_nodes(tree):
+        named = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        here = (*path, node.name) if named else path
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            a = node.args
+            before = a.posonlyargs + a.args
+            pairs = [*zip(before[len(before) - len(a.defaults):], a.defaults, strict=True), *zip(a.kwonlyargs, a.kw_defaults, strict=True)]
+            yield from ((here, arg.arg, value) for arg, value in pairs if value is not None)
+        if isinstance(node, ast.ClassDef):
+            fields = [o for o in node.body if isinstance(o, ast.AnnAssign) and o.value is not None and isinstance(o.target, ast.Name)]
+            yield from ((here, o.target.id, o.value) for o in fields)
+        yield from own_defaults(node, here)
+
+def repeats_a_default(key, value):
+    "Is this a value of its own where the option declares one? None, false and empty say that nothing is asked."
+    if isinstance(value, ast.Call | ast.Attribute): return False   # read from the declaration
+    try: own = ast.literal_eval(value)
+    except ValueError: return True
+    declared = Config.model_fields[key].get_default(call_default_factory=True)
+    return bool(own) or bool(declared) and Config.model_fields[key].is_required() is False
+
+def test_no_function_has_a_default_of_its_own_for_an_option():
+    found = set()
+    for file in (ROOT / "segtune").rglob("*.py"):
+        if file.stem in ("_modidx", "options", "config"): continue
+        module = ".".join(file.relative_to(ROOT / "segtune").with_suffix("").parts)
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found |= {".".join([module, *at, k]) for at, k, v in own_defaults(tree) if k in Config.model_fields and repeats_a_default(k, v)}
+    assert found - set(OTHERS) == set(), "read the default from the declaration, as in SeedOptions().seed"
+
+@pytest.mark.parametrize("text, wanted", [("def f(seed=42): 0", True), ("def f(*, on_bad='error'): 0", True), ("class A:\n    sequence_len: int = 512", True),
+                                          ("def f(seed=SeedOptions().seed): 0", False), ("def f(tokens=()): 0", False), ("def f(fp16=None): 0", False),
+                                          ("def f(sequence_len=None): 0", True), ("class A:\n    def f(self, lora_dropout=0.1): 0", True)])
+def test_what_is_a_default_of_its_own(text, wanted):
+    assert [repeats_a_default(k, v) for _, k, v in own_defaults(ast.parse(text))] == [wanted]

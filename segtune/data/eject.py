@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from ..encoder import Encoder, format_encoder
 from .files import sift
+from ..options import RowOptions
 from ..segments import ConfigError, DataError, Segment, merge_segments, segments2row
 from ..tokenizer import as_tokenizer
 
@@ -152,7 +153,7 @@ def eject_rows(
     sources:Iterable, # `(RowFormat, name, rows)`; rows as `(line, row)`, or a `DataError` in a wrong row's stead
     tokenizer, # As for `Encoder`
     size:int=1000, # Rows at a time
-    on_bad:str='error', # Wrong rows: `error` names them all, `skip` leaves them out
+    on_bad:str=RowOptions().on_bad, # Wrong rows: `error` names them all, `skip` leaves them out
     tell:Callable|None=None, # Told of `(line, DataError)` of each row left out
 )->Iterator[tuple[str,Ejected]]: # Name of the source, and the row
     "Eject the rows of several datasets, in order."
@@ -173,7 +174,7 @@ def eject(
     tokenizer, # As for `Encoder`
     path:str|PathLike, # The JSONL file to write; compressed if its name ends in `.gz`
     inexact:str='write', # Rows that no segments give: `write` the nearest, or `skip` them
-    on_bad:str='error', # Wrong rows: `error` names them all, `skip` leaves them out
+    on_bad:str=RowOptions().on_bad, # Wrong rows: `error` names them all, `skip` leaves them out
 )->EjectReport:
     "Write datasets as segments."
     tok,n,fresh,literal,odd,wrong = as_tokenizer(tokenizer),0,0,0,[],[]

@@ -12,6 +12,7 @@ from os import PathLike, fspath
 from .json_rows import by_record, counts_records, read_json
 from .kinds import first_line, kind_of
 from .tables import count_arrow, read_arrow, read_csv, read_text
+from ..options import RowOptions
 from ..segments import ConfigError, DataError, printable
 
 # %% ../../nbs/data/01_files.ipynb #79af8f88
@@ -91,7 +92,7 @@ def _together(first, n): # one error of several
 def sift(
     rows:Iterator, # As from `read_each`
     make:Callable, # Makes something of `(number, row)`; may raise a `DataError`
-    on_bad:str='error', # `error`: raise when all rows are seen; `skip`: leave wrong rows out
+    on_bad:str=RowOptions().on_bad, # `error`: raise when all rows are seen; `skip`: leave wrong rows out
     tell:Callable|None=None, # Told of `(number, DataError)` of each row left out
     source:str|None=None, # What messages call the rows
     most:int=20, # Mistakes shown in an error

@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.basics import patch
 from .. import __version__
 from .cache import atomic_dir, claimed, code_fingerprint, key_of, token_code, writing
-from ..options import RowOptions, takes
+from ..options import RowOptions, SeedOptions, ShuffleOptions, takes
 from ..segments import ConfigError, DataError
 from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, take_notes
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
@@ -284,7 +284,7 @@ def prepare(
 def sample_rows(
     n:int, # Rows there are
     k:int, # Rows wanted
-    seed:int=42, # Random seed
+    seed:int=SeedOptions().seed, # Random seed
 )->list[int]: # Distinct rows, at most `n`
     "Some rows at random."
     return np.random.default_rng(seed).choice(n, min(n, k), replace=False).tolist()
@@ -292,8 +292,8 @@ def sample_rows(
 def train_val_split(
     n:int, # Rows there are
     val_set_size:float, # A share of the rows if at most 1, else a number of rows; 0: none
-    seed:int=42, # Random seed
-    shuffle_merged_datasets:bool|None=None, # False: the last rows are held out; else they are drawn at random
+    seed:int=SeedOptions().seed, # Random seed
+    shuffle_merged_datasets:bool=ShuffleOptions().shuffle_merged_datasets, # Draw them? Else the last ones
 )->tuple[list[int],list[int]]: # Rows to train on and rows to hold out, both in order
     "Hold out rows for validation."
     k = math.ceil(n*val_set_size) if val_set_size<=1 else int(val_set_size)

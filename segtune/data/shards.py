@@ -33,7 +33,7 @@ class Source:
     def name(self)->str: return self.rows.name
 
     def segments(self,
-        on_bad:str='error', # Wrong rows: `error` names them all, `skip` leaves them out
+        on_bad:str=RowOptions().on_bad, # Wrong rows: `error` names them all, `skip` leaves them out
         tell:Callable|None=None, # Told of `(line, DataError)` of each row left out
     )->Iterator: # `(line, [Segment])`
         "The rows as segments, with their line numbers."
@@ -54,7 +54,7 @@ def take_first(
 def limit_length(
     batch:EncodedBatch, # Encoded rows
     sequence_len:int, # Longest row, in tokens
-    on_long:str='drop', # `drop`, `cut` or `error`
+    on_long:str=RowOptions().on_long, # `drop`, `cut` or `error`
 )->tuple[np.ndarray,np.ndarray,np.ndarray]: # New length of every row (0: dropped), and the ids and labels that stay
     "Drop or truncate the rows that are too long."
     if on_long not in ('drop','cut','error'):

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from .files import count_rows, place_name, raising, read_each
 from .kinds import is_data_file, kind_of
+from ..options import SeedOptions
 from ..segments import ConfigError, DataError, MissingError, printable
 from .splits import directory_splits, named_files, split_parts
 
@@ -296,7 +297,7 @@ def find_rows(
     shards:int|None=None, # Read one of so many equal parts, drawn at random
     shards_idx:int|None=None, # Which, from 0; the first if not given
     preprocess_shards:int|None=None, # For axolotl's memory; changes no rows, and has no effect
-    seed:int=42, # Draws the shards
+    seed:int=SeedOptions().seed, # Draws the shards
 )->list[Rows]: # One for each file, in order
     "Find what a `path` names."
     more = dict(ds_type=ds_type, split=split, train_on_split=train_on_split, data_files=data_files, revision=revision,

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from ..encoded import EncodedBatch
 from ..encoder import Encoder
 from ..laws import Finding, begins_anew
+from ..options import RowOptions
 from ..segments import visible
 from ..tokenizer import special_ids
 
@@ -36,7 +37,7 @@ class LintContext:
     "What the rules know besides the rows."
     encoder:Encoder # Made the tokens
     sequence_len:int|None=None # Longest row, in tokens; None: no limit
-    on_long:str='drop' # What becomes of a longer row: `drop` or `cut`
+    on_long:str=RowOptions().on_long # What becomes of a longer row: `drop` or `cut`
     adds_bos:bool|None=None # Does the base model expect BOS first? None: if its tokenizer would add it
     masks_pad:bool=False # May a trainer mask every label whose id is the pad token? segtune's own does not
     base_vocab:int|None=None # Tokens that the base model knows; ids from there on are new to it. None: not checked

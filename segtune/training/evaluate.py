@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
+from ..options import SeedOptions
 from ..segments import DataError
 from .packages import need_packages
 from .batches import load_rows
@@ -99,7 +100,7 @@ def paired_bootstrap(
     a, # Pairs of numerator and denominator of each row for one model, rows x 2
     b, # The same for the other
     n_resamples:int=1000, # How often rows are drawn
-    seed:int=42, # Of the draws
+    seed:int=SeedOptions().seed, # Of the draws
     level:float=.95, # Share of the draws that the interval holds
 )->tuple: # Lower and upper end of `b`'s ratio less `a`'s; NaN if there are fewer than two rows
     "An interval for the difference of two ratios of sums."

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import NamedTuple
+from ..options import SeedOptions
 from ..segments import ConfigError, DataError, RunError, Segment
 from ..encoder import Encoder
 from .packages import quiet
@@ -176,7 +177,7 @@ def generate(
     temperature:float=0.0, # 0: always the likeliest token; larger: more chance
     top_p:float=1.0, # With chance: only from the likeliest tokens that together have this probability
     stop:list[str]|tuple=(), # Strings that end an answer
-    seed:int=42, # Of chance, from 0
+    seed:int=SeedOptions().seed, # Of chance, from 0
     batch_size:int=8, # Prompts answered together
     stream:Callable|None=None, # Takes the number of a prompt and the next piece of its answer; None: its end
     done:Callable|None=None, # Takes the number of prompts answered so far

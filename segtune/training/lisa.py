@@ -7,7 +7,7 @@ __all__ = ['active_layers', 'lisa_callback']
 
 # %% ../../nbs/training/04_lisa.ipynb #d7d4e2fb
 import random
-from ..options import LisaOptions, takes
+from ..options import LisaOptions, SeedOptions, takes
 from ..segments import ConfigError
 from transformers import TrainerCallback
 
@@ -17,7 +17,7 @@ def active_layers(
     lisa_n_layers:int, # Of these, how many are trained
     lisa_step_interval:int, # Steps until others are drawn
     step:int, # Steps made
-    seed:int=42, # Decides which
+    seed:int=SeedOptions().seed, # Decides which
 )->list[int]: # Their numbers, from 0, in order
     "The layers that are trained at a step."
     draw = random.Random(f'{seed}/{step//lisa_step_interval}')
