@@ -105,14 +105,14 @@ def token_segments(
 # %% ../../nbs/axolotl/02_chat_template.ipynb #6ef54fe3
 _ends = ('turn','all','last','none')
 
-def _check_eot(context, tokens, eos, eot): # each is one token, and the end token is treated in one way
+def _check_eot(context, tokens, eos, eot): # each is one token, and the EOS token is treated in one way
     for t in tokens if context.encode else ():
         n = len(context.encode(t)[0])
         if n==1: continue
         message = f'{t!r} is {n} tokens of this tokenizer, and not one. Add it under `tokens`.'
         raise ConfigError(message, field='eot_tokens')
     if context.eos not in tokens or eos==eot: return
-    message = f'the end token {context.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot})'
+    message = f'the EOS token {context.eos!r} is among eot_tokens, so train_on_eos ({eos}) and train_on_eot ({eot})'
     raise ConfigError(f'{message} must be the same.', field='train_on_eot')
 
 # %% ../../nbs/axolotl/02_chat_template.ipynb #6ef54fe5
@@ -121,7 +121,7 @@ def end_options(
     template:str, # Jinja text
     train_on_eos:str='turn', # `turn`, `all`, `last` or `none`
     train_on_eot:str|None=None, # The same for `eot_tokens`; None: as `train_on_eos`
-    eot_tokens:list[str]|None=None, # Tokens that end a turn; None: the end token
+    eot_tokens:list[str]|None=None, # Tokens that end a turn; None: the EOS token
 )->tuple: # train_on_eos, (end-of-turn tokens, train_on_eot)
     "When which end marks are trained."
     for k,v in dict(train_on_eos=train_on_eos, train_on_eot=train_on_eot).items():

@@ -97,7 +97,7 @@ def templated(
     context:FormatContext,
     prompt:str, # Masked, with `{field}` for each field
     answer:str, # Trained, likewise
-    n_eos:int=1, # How many end tokens follow
+    n_eos:int=1, # How many EOS tokens follow
     prepare:Callable|None=None, # `(row, at) -> row` with texts for every placeholder
     style:str|None=None, # Accepted and ignored, as axolotl does
 )->Callable: # `(row, at) -> list[Segment]`

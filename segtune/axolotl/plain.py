@@ -59,7 +59,7 @@ def _whole_text(context): # the most tokens of one text
 def _side_by_side(context): # rows of one text
     return context.sequence_len and Windows(context.sequence_len)
 
-@_text_format('completion', about='Plain text between a beginning and an end token, cut into rows of `sequence_len`.',
+@_text_format('completion', about='Plain text between a BOS and an EOS token, cut into rows of `sequence_len`.',
               provenance='axolotl prompt_strategies/completion.py, 067b021c8 (2026-07-24)',
               limit=_whole_text, windows=_side_by_side)
 def _completion(context, field='text'):
@@ -75,7 +75,7 @@ def _overlapping(context): # pretraining windows
     if not size: return None
     return Windows(size-1-bool(context.bos), min(256, (size-1)//2), int(bool(context.bos)), int(bool(context.eos)))
 
-@_text_format('pretrain', about='Plain text in overlapping windows, each between a beginning and an end token.',
+@_text_format('pretrain', about='Plain text in overlapping windows, each between a BOS and an EOS token.',
               provenance='axolotl utils/data/pretraining.py and prompt_strategies/pretrain.py, 067b021c8 (2026-07-24)',
               windows=_overlapping)
 def _pretrain(context, field='text'):

@@ -47,7 +47,7 @@ def render_prompt(
 def part_limit(
     context:FormatContext,
 )->int|None: # None: no limit
-    "The most tokens of one part besides the beginning token."
+    "The most tokens of one part besides the BOS token."
     return context.sequence_len and context.sequence_len - bool(context.bos)
 
 # %% ../../nbs/formats/01_fields.ipynb #d4e0c016
