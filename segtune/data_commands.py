@@ -80,12 +80,38 @@ def _print_diff(project, found, boundary):
     theirs = Encoder(tok, boundary, fmt.train_on_inputs).encode_row(found.row.segments)
     Console(highlight=False).print(diff_rows(tok, found.row, theirs, (fmt.boundary, boundary)))
 
-def _print_found(project, found, only, diff, table):
+def _print_found(project, found, only, diff, table, losses=None):
+    from segtune.look.losses import print_losses
     from segtune.look.terminal import print_row
     from segtune.look.view import show
+    view = show(project.tokenizer, found.row, found.place)
     if diff: _print_diff(project, found, diff)
-    else: print_row(show(project.tokenizer, found.row, found.place), only=only, table=table)
+    elif losses: print_losses(view, losses)
+    else: print_row(view, only=only, table=table)
     if lines := [f'{o.severity} {o.rule}: {o.message}' for o in project.findings(found)]: write(lines)
+
+# %% ../nbs/13c_data_commands.ipynb #def5670c
+def _scored(project, adapter): # a function that takes rows and gives each model's losses of them
+    from segtune.training.load import load_adapter
+    from segtune.training.losses import token_losses
+    from segtune.training.model import load_base
+    cfg,where = project.cfg,adapter or project.cfg.output_dir
+    base = cfg.base_model if Path(cfg.base_model).is_dir() else None
+    if adapter or Path(where, 'adapter_config.json').exists():
+        model,_ = load_adapter(where, base)
+        def both(rows):
+            with model.disable_adapter(): first = token_losses(model, rows, masked=True)
+            return dict(base=first, tuned=token_losses(model, rows, masked=True))
+        return both
+    model = load_base(cfg.base_model, trust_remote_code=cfg.trust_remote_code)
+    return lambda rows: dict(base=token_losses(model, rows, masked=True))
+
+def _losses(project, found, adapter): # for each row `{model: losses}`
+    from segtune.console import working
+    rows = [dict(input_ids=o.row.ids.tolist(), labels=o.row.labels.tolist()) for o in found]
+    with working('loading the model'): score = _scored(project, adapter)
+    with working('measuring'): by_model = score(rows)
+    return [dict(zip(by_model, o)) for o in zip(*by_model.values())]
 
 # %% ../nbs/13c_data_commands.ipynb #2000ba4c
 def _one_of(flag, value, known): # a `ConfigError` that names the flag
@@ -118,6 +144,9 @@ def inspect(config:ConfigPath, set:Overrides=None,
     diff:Annotated[Optional[str], typer.Option(
         help='Compare with this boundary: split, whole or axolotl', metavar='BOUNDARY')]=None,
     table:Annotated[bool, typer.Option('--table', help='A line for each token')]=False,
+    loss:Annotated[bool, typer.Option('--loss', help='The loss of each token, by base model and adapter')]=False,
+    adapter:Annotated[Optional[str], typer.Option(
+        help='With --loss: this adapter, and not the one in output_dir', metavar='DIR')]=None,
     stats:Annotated[bool, typer.Option('--stats', help='Row lengths, and how much of them is trained')]=False,
     html:Annotated[Optional[str], typer.Option(
         help='Write a page with statistics, findings and rows to this file', metavar='FILE')]=None,
@@ -131,7 +160,8 @@ def inspect(config:ConfigPath, set:Overrides=None,
     if html: _print_report(project, html, html_rows)
     if (stats or html) and not row and not random and grep is None: return
     found = project.rows_at(_wanted(row, random, seed, grep))
-    for o in found: _print_found(project, o, only, diff, table)
+    losses = _losses(project, found, adapter) if found and (loss or adapter) else [None]*len(found)
+    for o,those in zip(found, losses): _print_found(project, o, only, diff, table, those)
     if not found: _nothing_found(project, grep)
 
 # %% ../nbs/13c_data_commands.ipynb #640786fc

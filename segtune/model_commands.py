@@ -10,9 +10,10 @@ import json, os, sys
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .console import ConfigPath, Overrides, command, is_first, open_project, say, tell_prepared, working, write
+from .console import (ConfigPath, Overrides, command, is_first, is_terminal, open_project, say, tell_prepared,
+                             working, write)
 from .data_commands import stop_on_findings
-from .segments import ConfigError
+from .segments import ConfigError, printable
 
 # %% ../nbs/13d_model_commands.ipynb #7d2ba7e6
 def _train(project, resume, overwrite): # a `TrainResult`
@@ -44,20 +45,39 @@ def _model(project): # the fine-tuned model and its tokenizer
         from segtune.training.load import load_adapter
         return load_adapter(project.cfg.output_dir, _base(project))
 
-@command('Train', 'segtune evaluate config.yml')
-def evaluate(config:ConfigPath, set:Overrides=None):
-    "Measure the fine-tuned model on the held-out rows."
-    project = open_project(config, set)
+def _held_places(project): # name of the source and line of each held-out row
+    from segtune.data.lineage import origins
+    p = project.held or project.prepared
+    source,line = origins(p)
+    at = range(len(line)) if project.held else project.split[1]
+    return [(p.manifest['sources'][source[i]], int(line[i])) for i in at]
+
+def _evaluation(project, n_answers, config): # an `Evaluation`, and the tokenizer of its answers
     rows = project.rows()[1]
     if rows is None:
         raise ConfigError('there are no held-out rows. Set val_set_size or test_datasets.', source=config)
-    model = _model(project)[0]
+    model,tok = _model(project)
     from segtune.training.evaluate import evaluate as run
-    batch_size = project.cfg.eval_batch_size or project.cfg.micro_batch_size
-    with working(f'computing the loss of {len(rows):,} rows'): e = run(model, rows, batch_size=batch_size)
-    say(f'{len(rows):,} rows, {e.n_tokens:,} trained tokens')
-    if e.base_loss is not None: say(f'base:  loss {e.base_loss:.4f}, perplexity {e.base_perplexity:.2f}')
-    say(f'tuned: loss {e.loss:.4f}, perplexity {e.perplexity:.2f}')
+    from segtune.training.generate import progress
+    places,size = _held_places(project),project.cfg.eval_batch_size or project.cfg.micro_batch_size
+    where = dict(sources=[o for o,_ in places], places=[f'{o}:{line}' for o,line in places])
+    return run(model, rows, tok, n_answers=n_answers, batch_size=size, progress=progress, **where),tok
+
+# %% ../nbs/13d_model_commands.ipynb #6a148213
+@command('Train', 'segtune evaluate config.yml --predictions answers.jsonl')
+def evaluate(config:ConfigPath, set:Overrides=None,
+    answers:Annotated[int, typer.Option(
+        min=0, help='Most rows to generate an answer for, spread evenly; 0 = losses only', metavar='N')]=100,
+    predictions:Annotated[Optional[str], typer.Option(
+        help='Write the answers and losses of each row to this file, as JSONL', metavar='FILE')]=None,
+    as_json:Annotated[bool, typer.Option('--json', help='Machine-readable output')]=False):
+    "Measure the fine-tuned model on the held-out rows, against its base."
+    project = open_project(config, set)
+    e,tok = _evaluation(project, answers, config)
+    if predictions: e.write_predictions(predictions, tok)
+    if as_json: print(json.dumps(e.to_dict(), ensure_ascii=False, indent=1))
+    else: say(*e.lines())
+    if predictions: say(f'answers and losses of each row: {predictions}', file=sys.stderr)
 
 # %% ../nbs/13d_model_commands.ipynb #ecf6dc07
 def _card(project): # the certificate, telling on standard error what it looks at
@@ -96,6 +116,18 @@ def _answers(model, tok, prompts, compare_base, how): # [(answer of the base mod
 
 def _say_answer(who, answer): say(f'--- {who} ({answer.finish_reason})', answer.text.strip() or '(nothing)')
 
+# %% ../nbs/13d_model_commands.ipynb #305c1a36
+def _text_of(tok, ids): return tok.to_bytes(ids).decode(errors='replace')
+
+def _stream(model, tok, prompts, how): # answers, one after the other, each while it is generated
+    from segtune.training.generate import generate, in_order
+    shown = set()
+    def show(i, piece):
+        if i not in shown: say(f'--- {prompts[i][0]}', _text_of(tok, prompts[i][1]), '--- tuned')
+        shown.add(i)
+        print(*([''] if piece is None else [printable(piece)]), end='\n\n' if piece is None else '', flush=True)
+    generate(model, tok, [ids for _,ids in prompts], stream=in_order(show), **how)
+
 # %% ../nbs/13d_model_commands.ipynb #7f3e51de
 @command('Use', 'segtune generate config.yml --row 0 --compare-base')
 def generate(config:ConfigPath, set:Overrides=None,
@@ -115,9 +147,10 @@ def generate(config:ConfigPath, set:Overrides=None,
     prompts = _prompts(project, prompt, row)
     model,tok = _model(project)
     how = dict(max_new_tokens=max_new_tokens, temperature=temperature, stop=stop or ())
+    if is_terminal() and not compare_base: return _stream(model, tok, prompts, how)
     with working('generating'): answers = _answers(model, tok, [i for _,i in prompts], compare_base, how)
     for (name,ids),(base,tuned) in zip(prompts, answers):
-        say(f'--- {name}', tok.to_bytes(ids).decode(errors='replace'))
+        say(f'--- {name}', _text_of(tok, ids))
         if base: _say_answer('base', base)
         _say_answer('tuned', tuned)
         say('')
@@ -134,6 +167,7 @@ def merge(config:ConfigPath,
     project = open_project(config, set)
     where = dict(base_model=_base(project), trust_remote_code=project.cfg.trust_remote_code)
     with working('merging'):
+        from segtune.training.merge import gguf_command
         from segtune.training.merge import merge as run
         written = run(project.cfg.output_dir, out, dtype=dtype, **where)
-    say(written)
+    say(written, f'For llama.cpp: {gguf_command(written)}')

@@ -229,3 +229,76 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(packages, "find_spec", lambda o: None)
     with pytest.raises(MissingError, match=r"pip install 'segtune\[train\]'"): train(TINY, None, output_dir=tmp_path)
     with pytest.raises(MissingError, match="pip install rouge-score"): rouge(["a"], ["b"])
+
+
+# ---- losses, token by token, and evaluating
+
+@pytest.mark.parametrize("step", ["share", "pack", "pad", "plain"])
+def test_every_token_gets_its_own_loss(loaded, encoder, rows, step, monkeypatch):
+    from segtune.training import losses as page
+    from segtune.training.model import load_base
+    data, model = prepared(encoder, [*rows, [Segment("Question: what is red?\nAnswer:", False), Segment(" B", True), Segment(" or", False), Segment(" C", True)]]), load_base(TINY)
+    real = page.choose_step
+    monkeypatch.setattr(page, "choose_step", lambda m: real(m, step=step))
+    for masked in (False, True):
+        found = page.score_tokens(model, data, masked=masked, batch_size=3)
+        for r, o in zip(data, found):
+            logp = model(torch.tensor([r["input_ids"]])).logits[0].log_softmax(-1)
+            wanted = [j for j in range(1, len(r["labels"])) if masked or r["labels"][j] != -100]
+            assert [j for j, v in enumerate(o.losses) if v == v] == wanted
+            for j in wanted:
+                assert o.losses[j] == pytest.approx(-logp[j - 1, r["input_ids"][j]].item(), abs=1e-4)
+                assert o.hits[j] == (logp[j - 1].argmax().item() == r["input_ids"][j])
+    assert "forward" not in model.__dict__ and model.config._attn_implementation == "sdpa"
+
+def test_losses_of_a_row_without_any(loaded):
+    import numpy as np
+
+    from segtune.training.losses import token_losses
+    data = [dict(input_ids=[5], labels=[5]), dict(input_ids=[5, 6], labels=[-100, -100]), dict(input_ids=[5, 6], labels=[-100, 6])]
+    assert [np.isnan(o).tolist() for o in token_losses(loaded[0], data)] == [[True], [True, True], [True, False]]
+
+def test_evaluation_by_source_adds_up(loaded, encoder, rows, tmp_path):
+    from segtune.training.evaluate import evaluate
+    model, tok = loaded
+    data, begins_trained = prepared(encoder, rows), prepared(encoder, [[Segment("x", True), Segment(" y", True)]])
+    import datasets
+    data = datasets.concatenate_datasets([data, begins_trained])
+    e = evaluate(model, data, tok, sources=["a", "a", "b", "b", "b"], places=list("12345"), n_resamples=50)
+    t = e.table().set_index(["source", "measure"])
+    assert t.tuned["all", "exact match"] == 1 and t.base["all", "exact match"] == 0 and t.difference["a", "exact match"] == 1
+    assert t.tuned["all", "ROUGE-L"] == pytest.approx(1) and t.tuned["all", "perplexity"] == pytest.approx(torch.tensor(e.loss).exp().item())
+    n = [e.parts("tuned", "loss", at)[:, 1].sum() for at in ([0, 1], [2, 3, 4])]
+    assert (t.tuned["a", "loss"] * n[0] + t.tuned["b", "loss"] * n[1]) / sum(n) == pytest.approx(e.loss)
+    assert t.low["all", "loss"] <= t.difference["all", "loss"] <= t.high["all", "loss"] < 0
+    assert e.results["tuned"][4].answer is None and e.to_dict()["answered"] == 4
+    lines = [json.loads(o) for o in open(e.write_predictions(tmp_path / "p.jsonl", tok))]
+    assert [o["place"] for o in lines] == list("12345") and lines[1]["tuned"]["text"] == " A tree." == lines[1]["expected"]
+    assert "prompt" not in lines[4] and "text" not in lines[4]["tuned"] and lines[4]["tuned"]["tokens"] == 1
+    assert [r.answer is not None for r in evaluate(model, data, tok, n_answers=2, max_new_tokens=2).results["base"]] == [True, False, True, False, False]
+    json.dumps(e.to_dict())
+
+def test_a_whole_model_has_no_base_to_compare_with(encoder, rows):
+    from segtune.training.evaluate import evaluate
+    from segtune.training.model import load_base
+    e = evaluate(load_base(TINY), prepared(encoder, rows), encoder.tok, max_new_tokens=2)
+    assert list(e.table().columns) == ["source", "measure", "model"] and e.base_loss is None and "difference" not in "".join(e.lines())
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 5))
+def test_an_interval_holds_the_difference_of_the_same_rows(n, seed):
+    import numpy as np
+
+    from segtune.training.evaluate import paired_bootstrap
+    rng = np.random.default_rng(seed)
+    a = np.stack([rng.uniform(1, 9, n), rng.integers(1, 9, n)], 1)
+    assert paired_bootstrap(a, a, 50) == (0, 0)
+    low, high = paired_bootstrap(a, a + [1, 0] * a[:, 1:] * [[1, 0]], 50)
+    assert low == pytest.approx(1) and high == pytest.approx(1)
+    assert paired_bootstrap(a, a[::-1], 50, 3) == paired_bootstrap(a, a[::-1], 50, 3)
+
+def test_rouge_reads_every_script():
+    from segtune.training.evaluate import rouge, rouge_each
+    assert rouge(["the cats sat"], ["the cat sat"])["rouge1"] == 1, "stems"
+    assert rouge_each(["Привет, мир", "天空"], ["привет мир", "地面"])[0]["rougeL"] == 1
+    assert rouge_each(["天空"], ["地面"])[0]["rouge1"] == 0

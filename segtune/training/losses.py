@@ -52,14 +52,15 @@ def _score_batch(model, step, rows):
 # %% ../../nbs/training/22a_losses.ipynb #13d29825
 def score_tokens(
     model, # A transformers causal language model, with or without an adapter
-    rows, # Prepared rows: a dataset, or its directory
+    rows, # Prepared rows: a dataset, its directory, or a list of dicts
     *,
     masked:bool=False, # Measure masked tokens too?
     batch_size:int=8, # Rows at a time; changes the speed and nothing else
     done:Callable|None=None, # Takes the number of rows measured so far
 )->list[TokenScores]: # One per row, in order
     "The loss of every trained token, and whether the model would have chosen it."
-    rows = [dict(input_ids=r['input_ids'], labels=r['labels']) for r in load_rows(rows)]
+    rows = rows if isinstance(rows, list) else load_rows(rows)
+    rows = [dict(input_ids=r['input_ids'], labels=r['labels']) for r in rows]
     if masked: rows = [dict(r, labels=r['input_ids']) for r in rows]
     order,out = sort_rows([np.array(r['input_ids'], np.int64) for r in rows])[0],[None]*len(rows)
     was,(step,_) = model.training,choose_step(model)
