@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Amount', 'Positive', 'Part', 'Count', 'Number', 'Seed', 'Text', 'own', 'opt', 'Options', 'say_problems', 'near_key',
-           'make_options', 'takes', 'type_text', 'options_table']
+           'make_options', 'takes', 'shows', 'type_text', 'options_table']
 
 # %% ../nbs/00_declare.ipynb #00dc0004
 import inspect
+from collections.abc import Callable, Iterable
 from functools import wraps
 from os import PathLike, fspath
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -161,6 +162,23 @@ def takes(
         listed = '\n'.join(f'- `{k}`: {o.description}' for k,o in group.model_fields.items())
         called.__doc__ = f'{f.__doc__}\n\nOptions:\n\n{listed}'
         return called
+    return wrap
+
+# %% ../nbs/00_declare.ipynb #fad11962
+def shows(
+    *groups:type, # What declares the options
+    leave_out:Iterable[str]=(), # Options that the function gives itself
+)->Callable: # A decorator
+    "Let a signature list options in the place of `**options`."
+    def wrap(f):
+        whole = inspect.signature(f)
+        fixed = [p for p in whole.parameters.values() if p.kind!=p.VAR_KEYWORD]
+        taken = {*whole.parameters, *leave_out}
+        found = {k:o for g in groups for k,o in g.model_fields.items() if k not in taken}
+        keys = [inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, annotation=o.annotation,
+                                  default=o.get_default(call_default_factory=True)) for k,o in found.items()]
+        f.__signature__ = whole.replace(parameters=[*fixed, *keys])
+        return f
     return wrap
 
 # %% ../nbs/00_declare.ipynb #00dc0028

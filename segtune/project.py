@@ -202,21 +202,6 @@ class OpenConfig:
 # %% ../nbs/11_project.ipynb #62bf20aa
 class Inputs(OpenConfig):
     "A config with its tokenizer and sources, each made when it is first asked for."
-    def read_entries(self,
-        entries:list[DatasetEntry], # Of `datasets:` or `test_datasets:`
-    )->list[Source]: # One for each file
-        "The sources that dataset entries name."
-        cfg,out = self.cfg,[]
-        for e in entries:
-            with modules_beside(self.path):
-                fmt = find_format(e.type, self.tokenizer, e.boundary or cfg.boundary,
-                                  e.special_in_data or cfg.special_in_data, cfg.sequence_len, cfg.train_on_inputs,
-                                  beside=_folder(self.path), defaults=_given_options(cfg), **_options(e))
-            rows = find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files,
-                             revision=e.revision, skip=e.skip, shards=e.shards, shards_idx=e.shards_idx, seed=cfg.seed)
-            out += [Source(r, fmt) for r in rows]
-        return out
-
     @cached_property
     def sources(self)->list[Source]:
         "What is trained on."
@@ -226,6 +211,32 @@ class Inputs(OpenConfig):
     def held_sources(self)->list[Source]:
         "What `test_datasets` hold out; empty where there are none."
         return self.read_entries(self.cfg.test_datasets or [])
+
+# %% ../nbs/11_project.ipynb #3b7a0890
+@patch
+def entry_format(self:Inputs,
+    e:DatasetEntry, # Of `datasets:` or `test_datasets:`
+    type=None, # A function in the place of the entry's type
+): # A `RowFormat`
+    "The format of an entry's rows, with the options of the config."
+    cfg,boundary = self.cfg,e.boundary or self.cfg.boundary
+    with modules_beside(self.path):
+        return find_format(type or e.type, self.tokenizer, boundary, e.special_in_data or cfg.special_in_data,
+                           cfg.sequence_len, cfg.train_on_inputs, beside=_folder(self.path),
+                           defaults=_given_options(cfg), **_options(e))
+
+@patch
+def read_entries(self:Inputs,
+    entries:list[DatasetEntry], # Of `datasets:` or `test_datasets:`
+)->list[Source]: # One for each file
+    "The sources that dataset entries name."
+    cfg,out = self.cfg,[]
+    for e in entries:
+        fmt = self.entry_format(e)
+        rows = find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files,
+                         revision=e.revision, skip=e.skip, shards=e.shards, shards_idx=e.shards_idx, seed=cfg.seed)
+        out += [Source(r, fmt) for r in rows]
+    return out
 
 # %% ../nbs/11_project.ipynb #c0cfa170
 class LintedInputs(Inputs):
