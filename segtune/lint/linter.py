@@ -43,13 +43,16 @@ class Linter:
         *,
         silence:Iterable[str]=(), # Ids of rules to leave out
         n_examples:int=3, # Findings kept for each rule
+        all_rows:bool=False, # Also keep the number of every row that a rule finds, for `rows_by_rule`?
         **context, # Other fields of `LintContext`, as `lint_context` gives them, with `sequence_len` and `on_long`
     ):
         silent = rule_ids(silence)
         self.rules = [r for r in rules.values() if r.id not in silent]
-        self.context,self.n_examples = LintContext(encoder, **context),n_examples
+        self.context,self.n_examples,self.all_rows = LintContext(encoder, **context),n_examples,all_rows
+        self._begin()
+    def _begin(self):
         self.n_rows,self.levels,self._seen,self._held = 0,{},RowIndex(),RowIndex()
-        self._of_rows,self._of_set = (Counter(),[]),(Counter(),[]) # rows by rule, and the first findings
+        self._of_rows,self._of_set = (Counter(),[],{}),(Counter(),[],{}) # counts by rule, first findings, all rows
     def _level(self, rule): return self.levels.get(rule.id, rule.severity)
     def __getstate__(self): return {**self.__dict__, 'rules':[r.id for r in self.rules]}
     def __setstate__(self, state): self.__dict__.update(state, rules=[rules[o] for o in state['rules']])
@@ -64,15 +67,17 @@ def worse(
 
 @patch
 def _run(self:Linter, rule, facts, into, first=0): # `first`: number of the batch's first row
-    counts,found = into
+    counts,found,every = into
     had = sum(o.rule==rule.id for o in found) if counts[rule.id] else 0
     rows,told = apply_rule(rule, facts, max(0, self.n_examples-had))
     if not len(rows): return
+    if self.all_rows: every.setdefault(rule.id, []).append(rows+first)
     counts[rule.id] += len(rows)
     severity = rule.severity_in(getattr(facts, 'context', None))
     self.levels[rule.id] = worse(severity, self.levels.get(rule.id, severity))
     found += [o._replace(row=o.row+first) for o in told]
 
+# %% ../../nbs/lint/02_linter.ipynb #5398d6ff
 @patch(as_prop=True)
 def counts(self:Linter)->Counter: # Rule -> rows
     "How many rows break each rule, as far as they were looked at."
@@ -122,7 +127,7 @@ def finish(self:Linter,
     self._stay = s.alive.copy()
     s.hold_out(self._held, np.flatnonzero(s.alive)[np.array(list(held_out), np.int64)])
     s.notes = self.context.encoder.tok.notes
-    self._of_set = Counter(),[]
+    self._of_set = Counter(),[],{}
     for r in self.rules:
         if r.scope=='set': self._run(r, s, self._of_set)
     return self.findings
@@ -140,10 +145,11 @@ def merge(self:Linter,
     other:Linter, # Looked at the rows that follow; with the same rules
 )->Linter:
     "Take in what another linter found."
-    (counts,found),(more,theirs) = self._of_rows,other._of_rows
+    (counts,found,every),(more,theirs,others) = self._of_rows,other._of_rows
     both = [*found, *(o._replace(row=o.row+self.n_rows) for o in theirs)]
     kept = [o for r in self.rules for o in [p for p in both if p.rule==r.id][:self.n_examples]]
-    self._of_rows,self._of_set = (counts+more, kept),(Counter(), [])
+    for k,o in others.items(): every.setdefault(k, []).extend(rows+self.n_rows for rows in o)
+    self._of_rows,self._of_set = (counts+more, kept, every),(Counter(), [], {})
     for k,o in other.levels.items(): self.levels[k] = worse(o, self.levels.get(k, o))
     self._seen.extend(other._seen)
     self._held.extend(other._held)
@@ -155,8 +161,7 @@ def merge(self:Linter,
 def fresh(self:Linter)->Linter:
     "A linter with the same rules and context that has looked at nothing."
     new = copy(self)
-    new.n_rows,new.levels,new._seen,new._held = 0,{},RowIndex(),RowIndex()
-    new._of_rows,new._of_set = (Counter(),[]),(Counter(),[])
+    new._begin()
     return new
 
 # %% ../../nbs/lint/02_linter.ipynb #863eb138
@@ -187,6 +192,18 @@ def report(self:Linter,
         where = dict(row=self.number(o.row), place=self.place(o.row))
         entry['examples'].append(dict(**where, segment=o.segment, message=o.message))
     return dict(severities=count_severities(self.counts, self.levels), rules=list(out.values()))
+
+# %% ../../nbs/lint/02_linter.ipynb #8c8b3dee
+@patch
+def rows_by_rule(self:Linter)->dict[str,np.ndarray]: # Rule -> rows, numbered as in the prepared set
+    "Every row that each rule found and that was not dropped; after `finish`, and only with `all_rows`."
+    number = np.cumsum(self._stay)-1
+    out = {}
+    for kept in (self._of_rows[2], self._of_set[2]):
+        for k,parts in kept.items():
+            rows = np.concatenate(parts)
+            out[k] = number[rows[self._stay[rows]]]
+    return out
 
 # %% ../../nbs/lint/02_linter.ipynb #de4339ee
 def _n(n, word): return f'{n:,} {word}{"s"*(n!=1)}'
