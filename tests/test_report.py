@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from test_site import chromium, css, requested, unavailable
 
 from segtune.encoder import Encoder
-from segtune.look.report import TokenFacts, label_runs, packed, varints, write_report
+from segtune.look.pack import TokenFacts, label_runs, packed, varints
+from segtune.look.report import write_report
 from segtune.look.view import as_row, segment_numbers, view_tokens
 from segtune.pieces import boundaries
-from segtune.segments import Segment
+from segtune.segments import Segment, segments2row
 
 Found = namedtuple('Found', 'rule severity row segment message fix')
 parts = ['<s>', '</s>', ' ', '  ', '\n', '\n\n', '\t', '\u200b', '\u0301', 'e\u0301', 'é', '東京', '😀', '❤️', '👨‍👩‍👧', 'שלום', '·', '·', '▁', '⏎', 'Hello', ' there', '</script><b>&amp;', '"', '##ing', '\0', '\x85', '\U000e0041']
@@ -48,20 +49,20 @@ def test_label_runs_come_back(trained):
     assert [i % 2 == 1 for i, n in enumerate(runs) for _ in range(n)] == trained
 
 def unpacked(tables, chunks):
-    "The rows again: ids, labels, {token: segment}, added, crossed, origin"
+    "The rows again: ids, labels, {token: segment}, added, crossed, origin, segments"
     for _, text in chunks:
         ints = read_varints(zlib.decompress(base64.b64decode(text)))
         while ints:
-            head, ints = ints[:7], ints[7:]
-            n, sizes = head[0], [head[1], 2*head[2], head[3], head[4], head[0]]
+            head, ints = ints[:8], ints[8:]
+            n, sizes = head[0], [head[1], 2*head[2], head[3], head[4], head[7], head[0]]
             cuts = [0, *accumulate(sizes)]
-            runs, starts, added, crossed, ids = (ints[a:b] for a, b in zip(cuts, cuts[1:]))
+            runs, starts, added, crossed, layout, ids = (ints[a:b] for a, b in zip(cuts, cuts[1:]))
             ints = ints[cuts[-1]:]
             ids = [tables['ids'][i] for i in ids]
             on = [i % 2 == 1 for i, k in enumerate(runs) for _ in range(k)]
             assert len(ids) == len(on) == n
             begins = dict(zip(accumulate(starts[::2]), accumulate(starts[1::2])))
-            yield ids, [i if t else -100 for i, t in zip(ids, on)], begins, list(accumulate(added)), list(accumulate(crossed)), (tables['sources'][head[5]-1] if head[5] else None, head[6])
+            yield ids, [i if t else -100 for i, t in zip(ids, on)], begins, list(accumulate(added)), list(accumulate(crossed)), (tables['sources'][head[5]-1] if head[5] else None, head[6]), [(v >> 3, bool(v & 4), bool(v & 2), bool(v & 1)) for v in layout]
 
 @every_tokenizer
 @quick
@@ -74,13 +75,14 @@ def test_what_is_packed_comes_out(name, rows):
         origins = [('a.jsonl' if i % 2 else 'b.jsonl', 7+i) for i in range(len(rows))]
         back = list(unpacked(*packed(encoded, tok, origins, n=2)))
         assert len(back) == len(rows)
-        for row, origin, (ids, labels, begins, added, crossed, place) in zip(encoded, origins, back):
+        for row, origin, (ids, labels, begins, added, crossed, place, layout) in zip(encoded, origins, back):
             viewed = view_tokens(tok, row)
             assert (ids, labels, place) == (row.ids.tolist(), row.labels.tolist(), origin)
             where = segment_numbers(row) or []
             assert begins == {k: s for k, s in enumerate(where) if k == 0 or where[k-1] != s}
             assert added == [k for k, t in enumerate(viewed) if any(kind == 'added' for _, kind in t.shown)]
             assert crossed == [k for k, t in enumerate(viewed) if t.n_crossed]
+            assert layout == [(len(s.text), s.label, s.special, s.fresh) for s in row.segments]*(len(ids) > 0)
 
 def test_rows_without_spans_are_packed():
     tok = make_tokenizer('gpt2')
@@ -154,7 +156,7 @@ def page(driver, made):
     requested(driver), errors(driver)
     driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': scheme('light')})
     driver.get('about:blank')
-    driver.get(made.path.as_uri())
+    driver.get(made.path.as_uri()+'#tab=rows')
     until(driver, 'document.documentElement.dataset.ready')
     yield driver
     assert errors(driver) == []
@@ -200,25 +202,32 @@ def test_searching(page, made):
 def test_a_match_is_marked(page, made):
     choose(page, query='zebra')
     page.find_element('id', 'row-4000').click()
-    assert ''.join(o.text for o in css(page, '#shown .sg-hit')) == '·Zebra'
+    assert ''.join(drawn(page, '.sg-hit')) == '·Zebra'
     assert [o.text for o in css(page, '#list mark')] == ['Zebra']*3
     choose(page, query='fox')
     css(page, '#list .item')[3].click()
     opened = int(css(page, '#row')[0].get_attribute('data-row'))
     n = sum(s.text.count('fox') for s in made.rows[opened])
-    assert n > 1 and ''.join(o.get_attribute('textContent').replace('\n', '') for o in css(page, '#shown .sg-hit')) in ('·fox'*n, '▁fox'+'·fox'*(n-1))
+    assert n > 1 and ''.join(drawn(page, '.sg-hit')) in ('·fox'*n, '▁fox'+'·fox'*(n-1))
 
 def test_filtering(page, made):
     assert choose(page, rule=rule_value(page, 'text-law')) == (1, [5])
     assert choose(page, rule=rule_value(page, 'trailing-space'))[0] == len(range(0, 10_000, 7))
     assert choose(page, rule='none')[0] == 10_000-len({f.row for f in made.findings})
     assert choose(page, rule='', share='nothing')[1] == [77, 78]
-    assert choose(page, share='', source='0')[0] == len(range(0, 10_000, 3))
+    assert choose(page, share='', source='chat.jsonl')[0] == len(range(0, 10_000, 3))
     assert choose(page, source='', length='over')[0] == int((made.batch.lengths > 256).sum()) > 0
     assert choose(page, length='', sort='longest')[0] == 10_000
     assert css(page, '#list .item b')[0].text == f'{made.batch.lengths.argmax():,}'
 
-def boxes(page): return page.execute_script("return [...document.querySelectorAll('#shown .sg-tok')].map(e => [e.textContent.replaceAll('\\n', ''), e.classList.contains('sg-t'), e.title])")
+DRAWN = """const drawn = e => [...e.childNodes].map(o => o.nodeType === 3 ? o.data : o.dataset.m ?? drawn(o)).join('').replaceAll('\\n', '');
+           return [...document.querySelectorAll('#shown ' + arguments[0])].map(e => [drawn(e), e.classList.contains('sg-t'), e.title])"""
+
+def boxes(page): return page.execute_script(DRAWN, '.sg-tok')
+
+def drawn(page, what):
+    "What is seen of some tokens, with what the styles draw"
+    return [o[0] for o in page.execute_script(DRAWN, what)]
 
 def test_a_row_is_shown_as_the_view_shows_it(page, made):
     choose(page, rule=rule_value(page, 'text-law'))
@@ -226,7 +235,7 @@ def test_a_row_is_shown_as_the_view_shows_it(page, made):
     tokens = view_tokens(made.tok, made.batch.row(5))
     assert [(t, on) for t, on, _ in boxes(page)] == [(t.text, t.trained) for t in tokens]
     assert all(f'id {t.id} ' in title and f'segment {t.segment} ' in title and 'qa.jsonl:6' in title for t, (_, _, title) in zip(tokens, boxes(page)))
-    assert [o.text for o in css(page, '#shown .sg-edge')] == ['0', '1', '2', '3']
+    assert [o.get_attribute('data-m') for o in css(page, '#shown .sg-edge')] == ['0', '1', '2', '3']
     assert 'text-law' in css(page, '#shown .found')[0].text and 'Set boundary: split.' in css(page, '#shown .found')[0].text
     page.find_element('id', 'table').click()
     assert [o.text for o in css(page, '#shown th')] == ['token', 'label', 'id', 'segment']
@@ -239,6 +248,7 @@ def test_markup_in_the_data_stays_text(page, made):
     assert not css(page, '#shown script, #list script, .found b')
 
 def test_findings_lead_to_rows(page):
+    page.execute_script("tab('findings')")
     rule = next(o for o in css(page, 'details.rule') if 'trailing-space' in o.text)
     assert '1,429 rows' in rule.text
     page.execute_script('arguments[0].open = true', rule)
@@ -246,6 +256,7 @@ def test_findings_lead_to_rows(page):
     assert link.text == 'row 7 · qa.jsonl:8'
     page.execute_script('arguments[0].click()', link)
     until(page, "document.getElementById('row').dataset.row === '7'")
+    page.execute_script("tab('findings')")
     page.execute_script('arguments[0].click()', rule.find_element('css selector', 'button'))
     until(page, "document.getElementById('status').textContent === '1,429 of 10,000 rows'")
 
@@ -267,7 +278,7 @@ def test_by_keyboard_alone(page):
     opened(4000)
     press(Keys.END)
     opened(9999)
-    press('k')
+    press('i')
     opened(4000)
     assert page.switch_to.active_element.get_attribute('id') == 'list' and css(page, '#list')[0].get_attribute('aria-activedescendant') == 'row-4000'
     press(Keys.ESCAPE)
@@ -330,14 +341,15 @@ def test_every_tokenizer_is_drawn_alike(driver, tmp_path):
         driver.get('about:blank')
         driver.get(write_report(tmp_path/f'{name}.html', encoded, tok).as_uri())
         until(driver, 'document.documentElement.dataset.ready')
-        drawn = driver.execute_script("return [...Array(60).keys()].map(i => { const s = new Set(), a = at[i]; let t = 0; for (const d of list(a.ints, a.added)) s.add(t += d); return characters(i).map((c, k) => shown(c, s.has(k)).map(o => o[0]).join('')); })")
+        drawn = driver.execute_script("return [...Array(60).keys()].map(i => { const s = new Set(sums(list(i, 'added'))); return characters(i).map((c, k) => shown(c, s.has(k)).map(o => o[0]).join('')); })")
         assert drawn == [[t.text for t in view_tokens(tok, r)] for r in encoded], name
         assert errors(driver) == []
 
 def test_a_report_without_rows_opens(driver, tmp_path):
     driver.get(write_report(tmp_path/'empty.html', [], make_tokenizer('gpt2'), []).as_uri())
     until(driver, 'document.documentElement.dataset.ready')
-    assert css(driver, '#status')[0].text == '0 rows' and 'Nothing was found' in css(driver, '#findings')[0].text
+    assert css(driver, '#status')[0].get_attribute('textContent') == '0 rows'
+    assert 'Nothing was found' in css(driver, '#findings')[0].get_attribute('textContent')
     assert errors(driver) == []
 
 def test_the_page_forbids_itself_the_network(made):
@@ -356,3 +368,273 @@ def test_json_cannot_end_its_script(tmp_path):
     text = write_report(tmp_path/'x.html', [row], tok, [Found('r', 'error', 0, 0, '</script>', '')], title='</title>').read_text(encoding='utf-8')
     meta = re.search(r'id="meta">(.*?)</script>', text, re.S)[1]
     assert json.loads(meta)['found'][0][3] == '</script>' and text.split('</head>')[0].count('</title>') == 1
+
+
+# ---- the workbench
+
+class Bench:
+    "A small report of everything that can be acted on, and what is true of it"
+    texts = ['Plain row.', 'tab\tand\u00a0space  two \n\n', '東京 😀 e\u0301 ▁ _ · ⏎', '\r\nline', 'the same', 'the same', '<b>&amp;</b> \u200b\0']
+    def __init__(self, path):
+        rng = random.Random(9)
+        self.tok, self.path = make_tokenizer('mistral'), path
+        prose = ' '.join(rng.choice(words) for _ in range(80))
+        texts = [*self.texts, prose, prose.replace('fox', 'hen', 1)]
+        self.rows = [[Segment(f'<s>Question {0 if t == "the same" else i}: ', False), Segment(t, False, False), Segment(f' {t}</s>', True, fresh=i == 0)] for i, t in enumerate(texts)]
+        self.rows += [[Segment(f'<s>Number {i}.\nA:', False), Segment(' '+' '.join(rng.choice(words) for _ in range(i))+'</s>', True)] for i in range(1, 60)]
+        self.held = [len(self.rows), len(self.rows)+1]
+        self.rows += [self.rows[0], [Segment('<s>Held', False), Segment(' out</s>', True)]]
+        self.batch = Encoder(self.tok, 'axolotl').encode(self.rows, spans=True)
+        self.origins = [('a b.jsonl' if i < 9 else 'c.jsonl', i+1) for i in range(self.held[0])] + [('held.jsonl', i+1) for i in range(2)]
+        self.hits = {'spaces': list(range(0, 60, 2)), 'twice': [5]}
+        self.findings = [Found('twice', 'error', 5, None, 'the same row as a b.jsonl:5', 'Remove it.'), Found('spaces', 'note', 0, 1, 'a space', 'Move it.')]
+        self.losses = {'base': [np.full(n, 5.) for n in self.batch.lengths], 'tuned': [np.where(np.arange(n) % 2, .5, np.nan) for n in self.batch.lengths]}
+        write_report(path, self.batch, self.tok, self.findings, hits=self.hits, origins=self.origins, held=self.held, n_train=self.held[0], losses=self.losses, sequence_len=40, title='Bench')
+
+    def text(self, i): return ''.join(s.text for s in self.rows[i])
+
+@pytest.fixture(scope='module')
+def made_bench(tmp_path_factory): return Bench(tmp_path_factory.mktemp('bench')/'bench.html')
+
+def enter(driver, path, hash_='#tab=rows', theme='light', size=(1280, 900)):
+    driver.set_window_size(*size)
+    driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': scheme(theme)})
+    driver.get('about:blank')
+    driver.get(path.as_uri()+hash_)
+    until(driver, 'document.documentElement.dataset.ready')
+
+@pytest.fixture
+def bench(driver, made_bench, tmp_path):
+    requested(driver), errors(driver)
+    driver.execute_cdp_cmd('Browser.setDownloadBehavior', {'behavior': 'allow', 'downloadPath': str(tmp_path)})
+    driver.execute_cdp_cmd('Browser.grantPermissions', {'permissions': ['clipboardReadWrite', 'clipboardSanitizedWrite']})
+    enter(driver, made_bench.path)
+    driver.execute_script('localStorage.clear(); decisions.clear(); notes.clear(); remember()')
+    yield driver
+    assert errors(driver) == []
+    assert {o.split('#')[0] for o in requested(driver)} - {'about:blank'} <= {made_bench.path.as_uri()} | {o for o in requested(driver) if o.startswith('blob:')}
+
+def count(page): return int(re.match(r'[\d,]+', page.execute_script("return document.getElementById('status').textContent"))[0].replace(',', ''))
+
+def shows(page, n): until(page, f"parseInt(document.getElementById('status').textContent.replace(',', '')) === {n}")
+
+def copied(page): return page.execute_async_script('const done = arguments[0]; navigator.clipboard.readText().then(done, e => done("" + e))')
+
+def opened_row(page, i):
+    page.execute_script(f'location.hash = "row={i}"')
+    until(page, f"document.getElementById('row').dataset.row === '{i}'")
+
+def test_what_is_copied_is_the_row(bench, made_bench):
+    "Its text to the character, the row as JSON, and where it came from; in every row, whatever stands in it."
+    for i in range(len(made_bench.rows)):
+        assert bench.execute_script(f'return rowText({i})') == made_bench.text(i)
+        assert json.loads(bench.execute_script(f'return rowJson({i})')) == segments2row(made_bench.rows[i])
+    for i in (1, 2, 3):
+        opened_row(bench, i)
+        for id_, want in (('copy-text', made_bench.text(i)), ('copy-json', None), ('copy-place', 'a b.jsonl:%d' % (i+1))):
+            bench.find_element('id', id_).click()
+            got = copied(bench)
+            assert got == want if want else json.loads(got) == segments2row(made_bench.rows[i])
+    assert 'copied' in css(bench, '#said')[0].text
+
+def test_marks_cannot_be_selected(bench, made_bench):
+    "What a reader selects by hand is the row's own text too."
+    for i in (0, 1, 7, 20):
+        opened_row(bench, i)
+        got = bench.execute_script("const s = getSelection(); s.selectAllChildren(document.querySelector('#shown .sg-flow')); return s.toString()")
+        assert got == made_bench.text(i)
+
+def test_every_hit_is_there(bench, made_bench):
+    "No finding means no finding, counted independently; a rule's filter gives all of its rows, explained or not."
+    hit = {i for o in made_bench.hits.values() for i in o} | {8}   # the last is nearly the same as the one before it
+    n = len(made_bench.rows)
+    assert choose(bench, rule='none')[0] == n-len(hit)
+    assert choose(bench, rule='some')[0] == len(hit)
+    assert choose(bench, rule='spaces')[0] == len(made_bench.hits['spaces'])
+    assert choose(bench, rule='near-duplicate') == (1, [8])
+    bench.execute_script("tab('findings')")
+    assert ['30 rows', '1 row', '1 row'] == sorted((o.text for o in css(bench, '.rule .count')), reverse=True)
+
+def test_a_bar_is_a_filter(bench, made_bench):
+    bench.execute_script("tab('overview')")
+    bars = css(bench, 'rect[data-filter=tokens]')
+    said = [o.get_attribute('aria-label') for o in bars]
+    lengths = made_bench.batch.lengths
+    for k in (0, len(bars)//2, len(bars)-1):
+        a, b = map(int, bars[k].get_attribute('data-value').split('-'))
+        bench.execute_script("tab('overview')")
+        bars[k].click()
+        want = int(((lengths >= a) & (lengths < b)).sum())
+        shows(bench, want)
+        assert said[k].endswith(f': {want} row{"s"*(want != 1)}')
+    share = (made_bench.batch.labels != -100).sum()
+    assert share > 0 and len(css(bench, '#chips button')) == 1
+    css(bench, '#chips button')[0].click()
+    shows(bench, len(made_bench.rows))
+    bench.execute_script("tab('overview')")
+    bar = css(bench, 'rect[data-filter=trained]')[-1]
+    n = int(re.search(r'([\d,]+) row', bar.get_attribute('aria-label'))[1])
+    bench.execute_script('arguments[0].focus()', bar)
+    from selenium.webdriver import ActionChains, Keys
+    ActionChains(bench).send_keys(Keys.ENTER).perform()
+    shows(bench, n)
+
+def test_the_address_keeps_filters_and_row(bench, made_bench):
+    choose(bench, query='fox', rule='spaces', set='train', sort='longest')
+    bench.execute_script('show(rows[1], true)')
+    hash_, row, listed_ = bench.execute_script('return [location.hash, open, rows]')
+    assert all(o in hash_ for o in ('tab=rows', 'q=fox', 'rule=spaces', 'set=train', 'sort=longest', f'row={row}'))
+    enter(bench, made_bench.path, hash_)
+    until(bench, f"document.getElementById('row').dataset.row === '{row}'")
+    assert bench.execute_script('return [location.hash, open, rows]') == [hash_, row, listed_]
+    enter(bench, made_bench.path, '#tokens=abc&same=99&first=x&rule=nothing&row=9999')   # an address that is wrong does no harm
+    shows(bench, len(made_bench.rows))
+
+def test_rows_that_are_alike_are_linked(bench, made_bench):
+    opened_row(bench, 5)
+    links = [(o.text, o.get_attribute('href').split('#')[1]) for o in css(bench, '#shown .found a')]
+    assert links == [('a b.jsonl:5', 'row=4')]*2
+    css(bench, '#shown .found.group button')[0].click()
+    shows(bench, 2)
+    assert bench.execute_script('return rows') == [4, 5]
+    opened_row(bench, 7)
+    assert 'Nearly the same: a b.jsonl:9' in css(bench, '#shown .found.group')[0].text
+    opened_row(bench, 0)
+    assert 'held.jsonl:1 (held out)' in css(bench, '#shown .found.group')[0].text
+
+def test_held_out_rows_are_marked(bench, made_bench):
+    assert choose(bench, set='held') == (2, made_bench.held)
+    assert 'held out' in css(bench, '#list .item')[0].text and 'Held-out row 0' in css(bench, '#shown h3')[0].text
+    assert choose(bench, set='train')[0] == made_bench.held[0]
+    bench.execute_script("tab('overview')")
+    assert 'of them held out' in css(bench, '.cards')[0].text
+
+def test_after_a_search_the_pane_shows_a_match(bench, made_bench):
+    opened_row(bench, 0)
+    assert choose(bench, query='東京')[1] == [2]
+    assert css(bench, '#row')[0].get_attribute('data-row') == '2'
+    choose(bench, query='no such words')
+    assert css(bench, '#shown')[0].text == 'No rows match.' and not css(bench, '#shown button')
+
+def test_deciding(bench, made_bench, tmp_path):
+    from selenium.webdriver import ActionChains, Keys
+    def press(*keys): ActionChains(bench).send_keys(*keys).perform()
+    opened_row(bench, 1)
+    bench.execute_script("document.getElementById('list').focus()")
+    press('x'), press('j'), press('k'), press('j'), press('x'), press('x'), press('x'), press('n')
+    press('too short'), press(Keys.ENTER)
+    opened_row(bench, 5)
+    bench.find_element('id', 'note').click()
+    press('why?', Keys.ENTER)
+    assert css(bench, '#decisions')[0].text == '2 to drop, 1 to keep, 2 notes'
+    bench.find_element('id', 'download').click()
+    until(bench, 'true')
+    end = time.time()+20
+    while not (tmp_path/'drop.txt').exists() and time.time() < end: time.sleep(.05)
+    lines = (tmp_path/'drop.txt').read_text().splitlines()
+    assert [o for o in lines if not o.startswith('#')] == ['a b.jsonl:2', 'a b.jsonl:4']
+    assert lines[1:] == ['a b.jsonl:2', '# keep a b.jsonl:3', '# a b.jsonl:4: too short', 'a b.jsonl:4', '# a b.jsonl:6: why?']
+    assert choose(bench, decided='drop')[1] == [1, 3] and choose(bench, decided='noted')[1] == [3, 5]
+    enter(bench, made_bench.path)   # they outlive the page
+    assert css(bench, '#decisions')[0].text == '2 to drop, 1 to keep, 2 notes'
+
+def test_what_is_trained(bench, made_bench):
+    bench.execute_script("tab('trained')")
+    page = css(bench, '#trained')[0]
+    assert '100.0%' in page.text and 'c.jsonl' in page.text and 'held.jsonl' not in page.text
+    for how, at in (('first', 0), ('last', -1)):
+        bench.execute_script("tab('trained')")
+        button = css(bench, f'#trained [data-filter={how}]')[0]
+        token = int(button.get_attribute('data-value'))
+        rows = [made_bench.batch.row(i) for i in range(len(made_bench.rows))]
+        want = [i for i, r in enumerate(rows) if r.ids[r.labels != -100][at] == token]
+        button.click()
+        shows(bench, len(want))
+        assert bench.execute_script('return rows') == want
+
+def test_tokens_are_coloured_by_loss(bench, made_bench):
+    opened_row(bench, 10)
+    plain = [look(bench, o)['ground'] for o in css(bench, '#shown .sg-tok')]
+    for how, same in (('tuned', 2), ('change', 2), ('base', 1)):
+        bench.execute_script(f"const c = document.getElementById('colour'); c.value = '{how}'; c.dispatchEvent(new Event('change'))")
+        tokens = css(bench, '#shown .sg-tok')
+        colours = [look(bench, o)['ground'] for o in tokens]
+        assert colours != plain and len({*colours[1::2]}) == 1 and len({*colours}) >= same
+    assert 'loss base 5.00, loss tuned 0.50' in tokens[1].get_attribute('title') and 'tuned' not in tokens[0].get_attribute('title')
+    assert choose(bench, sort='loss')[0] == len(made_bench.rows)
+
+def test_headings_are_in_order(bench):
+    levels = bench.execute_script("return [...document.querySelectorAll('h1,h2,h3,h4')].map(e => +e.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b-a <= 1 for a, b in zip(levels, levels[1:]))
+
+def test_on_a_phone_a_tapped_row_is_seen(driver, made_bench):
+    driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=390, height=844, deviceScaleFactor=1, mobile=True))
+    try:
+        enter(driver, made_bench.path, size=(500, 900))
+        assert driver.execute_script('return document.documentElement.scrollWidth') <= 390
+        driver.execute_script("document.getElementById('row-2').click()")
+        top, bottom = driver.execute_script("const r = document.querySelector('#shown .sg-flow').getBoundingClientRect(); return [r.top, r.bottom]")
+        assert 0 <= top < 700 and bottom > top
+        assert driver.execute_script('return document.documentElement.scrollWidth') <= 390
+        css(driver, '.back')[0].click()
+        assert driver.execute_script("return document.getElementById('row-2').getBoundingClientRect().height") > 0
+        assert errors(driver) == []
+    finally: driver.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+# every visible piece of text, its colour, and the grounds that lie under it, the nearest first
+TEXTS = """
+const out = [], seen = e => { const r = e.getBoundingClientRect(); return r.width > 1 && r.height > 1 && getComputedStyle(e).visibility === 'visible'; };
+const one = (e, style, text) => {
+  const grounds = [];
+  if (style !== getComputedStyle(e)) grounds.push(style.backgroundColor);
+  for (let p = e; p; p = p.parentElement) { const s = getComputedStyle(p); grounds.push(s.backgroundColor); if (s.opacity !== '1') grounds.push('opacity'); }
+  out.push([text.slice(0, 40), e.tagName + '.' + (e.getAttribute('class') || ''), e instanceof SVGElement ? style.fill : style.color, grounds]);
+};
+for (const e of document.querySelectorAll('body *')) {
+  if (/^(SCRIPT|STYLE|NOSCRIPT|OPTION|TITLE)$/i.test(e.tagName)) continue;
+  const own = [...e.childNodes].filter(o => o.nodeType === 3 && o.data.trim()).map(o => o.data.trim()).join(' ');
+  if (own && seen(e) && getComputedStyle(e).fontSize !== '0px') one(e, getComputedStyle(e), own);
+  if (e.dataset && e.dataset.m && e.parentElement && seen(e.parentElement)) one(e, getComputedStyle(e, '::before'), e.dataset.m);
+}
+return out;
+"""
+
+def faint(page):
+    "Texts whose contrast against what lies under them is below 4.5 to 1"
+    out = []
+    for text, where, ink, grounds in page.execute_script(TEXTS):
+        assert 'opacity' not in grounds, (text, where)
+        ground = (1., 1., 1.)
+        for g in reversed(grounds):
+            color, alpha = rgba(g)
+            ground = [alpha*c+(1-alpha)*u for c, u in zip(color, ground)]
+        color, alpha = rgba(ink)
+        ratio = contrast([alpha*c+(1-alpha)*u for c, u in zip(color, ground)], ground)
+        if ratio < 4.5: out.append((round(ratio, 2), text, where))
+    return out
+
+@pytest.mark.parametrize('width', [1280, 390])
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_every_text_has_contrast(driver, made_bench, theme, width):
+    if width == 390: driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=390, height=844, deviceScaleFactor=1, mobile=True))
+    try:
+        enter(driver, made_bench.path, '#row=1', theme)
+        driver.execute_script("decide(1, 'drop'); notes.set(1, 'because'); decide(2, 'keep'); show(1)")
+        for name in ('overview', 'findings', 'trained', 'rows'):
+            driver.execute_script("tab(arguments[0]); document.querySelectorAll('details').forEach(e => { e.open = true; })", name)
+            assert faint(driver) == []
+        if width == 390: driver.execute_script('readOnly(true)')
+        for query, table, row in (('same', False, 5), ('', True, 1), ('', False, 2)):
+            driver.execute_script("document.getElementById('query').value = arguments[0]; table = arguments[1]; show(arguments[2])", query, table, row)
+            assert faint(driver) == []
+        assert driver.execute_script('return document.documentElement.scrollWidth') <= width
+        assert errors(driver) == []
+    finally: driver.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+def test_an_added_space_looks_like_nothing_in_a_text(bench, made_bench):
+    "Its sign stands in a box of its own colour, and is no part of the text."
+    opened_row(bench, 2)
+    signs = bench.execute_script("return [...document.querySelectorAll('#shown .sg-added')].map(e => [e.textContent, getComputedStyle(e, '::before').backgroundColor])")
+    assert signs and {t for t, _ in signs} == {''}
+    grounds = bench.execute_script("return [...document.querySelectorAll('#shown .sg-tok, #shown .sg-mark')].map(e => getComputedStyle(e).backgroundColor)")
+    assert {g for _, g in signs}.isdisjoint(grounds)

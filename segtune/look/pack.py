@@ -57,7 +57,7 @@ def _starts(row): # token and segment of every segment that has tokens
 class TokenFacts:
     "Finds added spaces and crossed label changes in whole rows."
     def __init__(self, tok):
-        self.token_bytes = tok.token_bytes
+        self.token_bytes,self.lossy = tok.token_bytes,tok.is_lossy
         texts = [s.decode('utf-8', 'surrogateescape') for s in tok.token_bytes]
         whole = [s.isascii() or '\ufffd' not in s.decode(errors='replace') for s in tok.token_bytes]
         self.spaced = np.array([t[:1]==' ' for t in texts])
@@ -92,7 +92,7 @@ def own_text(self:TokenFacts,
     text,spelled = ''.join([s.text for s in row.segments]),b''.join(parts)
     own = text.encode('utf-8', 'surrogateescape')
     if own==spelled: return text, None
-    if not own.startswith(spelled): return text, text
+    if self.lossy or not own.startswith(spelled): return text, text
     kept = spelled.decode('utf-8', 'ignore')
     return kept, None if kept.encode()==spelled else kept
 

@@ -74,14 +74,13 @@ class _Page(NamedTuple): # what a page is made from
 def _data(page, origins, sequence_len, losses, n_train): # the tables of the page, and its chunks
     rows = page.rows
     tables,chunks = packed(rows, page.tok, origins)
-    shown = [h[h<len(rows)] for h in page.hits]
-    found = [f for f in page.found if f[0]<len(rows)]
-    lists = packed_lists(shown, sorted(page.held), page.alike.same, page.alike.near)
+    lists = packed_lists(page.hits, sorted(page.held), page.alike.same, page.alike.near)
     scripts = [('first', *o) for o in chunks]+[('losses', *o) for o in packed_losses(losses, rows)]
     key = blake2b(''.join(o for _,o in chunks).encode(), digest_size=6).hexdigest()
-    meta = dict(**tables, rules=page.rules, found=found, lists=lists, limit=sequence_len or 0, losses=list(losses))
+    meta = dict(**tables, rules=page.rules, found=page.found, lists=lists, limit=sequence_len or 0, losses=list(losses))
     return dict(**meta, n_train=n_train, key=key), scripts
 
+# %% ../../nbs/look/04_report.ipynb #1deb1811
 def _findings(page, linted):
     if not linted and not page.rules: return _soft('Lint was not run for this report.')
     groups = {'duplicate':groups_html(page.alike.same, 'same', page.place, page.held),
@@ -89,6 +88,12 @@ def _findings(page, linted):
     out = findings_html(page.rules, page.found, page.hits, page.place, len(page.rows), groups)
     notes = ['Lint was not run for this report.']*(not linted)+[page.alike.note]*bool(page.alike.note)
     return out+''.join(map(_soft, notes))
+
+def _join(lint, limit, alike): # both kinds of findings; of lint's those of the first `limit` rows
+    (rules,found,hits),(more,every) = lint,alike.findings()
+    own = group_findings(more, why={'near-duplicate':near_why}, hits=every)
+    found = [f for f in found if f[0]<limit]+[[f[0], f[1]+len(rules), *f[2:]] for f in own[1]]
+    return rules+own[0], found, [h[h<limit] for h in hits]+own[2]
 
 def _soft(text): return f'<p class="soft">{escape(text)}</p>'
 
@@ -116,28 +121,27 @@ def write_report(
     "Write a dataset as one HTML page that needs nothing else."
     rows = [rows.row(i) for i in range(len(rows.rows))] if hasattr(rows, 'starts') else [as_row(r) for r in rows]
     alike = find_alike(rows, near)
-    more,every = alike.findings()
-    all_ = [*(findings or ()), *more],counts,{**(why or {}), 'near-duplicate':near_why},{**(hits or {}), **every}
-    rules,found,each = group_findings(*all_)
+    n_train = len(rows) if n_train is None else n_train
+    grouped = _join(group_findings(findings or (), counts, why, hits), n_train, alike)
     def place(i): return '{}:{}'.format(*origins[i]) if origins and i<len(origins) else ''
-    held = {int(i) for i in held if i<len(rows)}
-    page = _Page(rows, tok, place, held, rules, found, each, alike)
+    page = _Page(rows, tok, place, {int(i) for i in held if i<len(rows)}, *grouped, alike)
     told = dict(origins=origins, sequence_len=sequence_len, losses=losses or {}, title=title, stats=stats,
                 changed=changed, listed=listed, linted=findings is not None)
-    return _write(path, page, len(rows) if n_train is None else n_train, **told)
+    return _write(path, page, n_train, **told)
 
 # %% ../../nbs/look/04_report.ipynb #8318b43f
 def _write(path, page, n_train, *, changed, listed, linted, origins, sequence_len, losses, title, stats):
     df = row_stats(page.rows, origins) if stats is None else stats
     meta,scripts = _data(page, origins, sequence_len, losses, n_train)
     first = f'The first {len(page.rows):,} of {len(df):,} rows. Statistics and findings are of all.'
-    sources = df.source.iloc[:len(page.rows)] if 'source' in df else None
+    on = [i for i in range(len(page.rows)) if i not in page.held]
+    sources = [str(origins[i][0]) for i in on] if origins else None
     chunks = (f'<script type="text/plain" data-{kind}="{i}">{text}</script>' for kind,i,text in scripts)
     parts = dict(title=escape(title), css=view_css()+_asset('report.css'), js=''.join(map(_asset, _scripts)),
         legend=_legend_all(), findings=_findings(page, linted), n_rules=f' ({len(page.rules)})' if linted else '',
         facts=escape(f'{Path(fspath(page.tok.source)).name} · {len(page.tok):,} tokens in the vocabulary'),
         part=_soft(first) if len(page.rows)<len(df) else '', meta=_script_json(meta), chunks='\n'.join(chunks),
-        trained=TrainedTokens(page.rows, page.tok).html(sources),
+        trained=TrainedTokens([page.rows[i] for i in on], page.tok).html(sources),
         overview=overview_html(df, sequence_len, changed, listed, page.rules if linted else None, len(page.held)))
     text = re.sub(r'\{(\w+)\}', lambda m: parts[m[1]], _asset('report.html'))
     try: Path(path).write_bytes(text.encode('utf-8', 'backslashreplace'))

@@ -40,9 +40,10 @@ class TrainedTokens:
 def rarest(self:TrainedTokens,
     n:int=24, # How many to give
 )->tuple[int,list[tuple[int,int]]]: # How many tokens are trained only once, and `(id, times)` of the rarest
-    "Tokens that are trained least often; of those trained as often, the rarest of the vocabulary first."
+    "Tokens that are trained least often; of those trained as often, the longest first."
     ids,times = np.unique(self.ids[self.on], return_counts=True)
-    order = np.lexsort([-ids, times])[:n]
+    size = np.array([len(self.tok.token_bytes[i]) for i in ids])
+    order = np.lexsort([ids, -size, times])[:n]
     return int((times==1).sum()), [(int(ids[i]), int(times[i])) for i in order]
 
 @patch

@@ -113,8 +113,8 @@ function valid(name, o) {
   if (name === 'tokens' || name === 'trained') return number.test(o);
   return /^\d+$/.test(o) && (name === 'same' ? +o < same.length : name === 'near' ? +o < near.length : numberOf.has(+o));
 }
-function follow() { // show what the address says
-  const p = new URLSearchParams(location.hash.slice(1)), row = p.has('row') ? +p.get('row') : -1;
+function follow(hash = location.hash) { // show what the address says
+  const p = new URLSearchParams(hash.slice(1)), row = p.has('row') ? +p.get('row') : -1;
   const names = [...fields.map(id => id === 'query' ? 'q' : id), ...Object.keys(chipTests)];
   const asked = names.some(o => p.has(o)) || row >= 0;
   tab(['findings', 'trained', 'rows'].includes(p.get('tab')) ? p.get('tab') : asked ? 'rows' : 'overview');

@@ -26,7 +26,7 @@ $('theme').onclick = () => {
   if (next) document.documentElement.dataset.theme = next; else delete document.documentElement.dataset.theme;
   $('theme').textContent = '◐ ' + (next || 'auto');
 };
-addEventListener('hashchange', follow);
+addEventListener('hashchange', () => follow());
 const tabs = [...document.querySelectorAll('[role=tab]')];
 tabs.forEach((b, k) => {
   b.onclick = () => tab(b.dataset.tab);
@@ -71,6 +71,7 @@ document.addEventListener('keydown', e => {
 
 async function start() {
   if (typeof DecompressionStream === 'undefined') { $('status').textContent = 'This browser is too old to read the rows.'; return; }
+  const asked = location.hash;
   await readLists();
   fill();
   let since = performance.now();
@@ -81,7 +82,7 @@ async function start() {
   }
   for (const c of document.querySelectorAll('script[data-losses]')) await readLosses(c);
   await choose();
-  follow();
+  follow(asked);
   document.documentElement.dataset.ready = '1';
   warm(0);
 }
