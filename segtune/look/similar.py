@@ -41,7 +41,7 @@ def shingles(
 def _signatures(sets, places): # one line per set
     try: from rensa import RMinHash
     except ImportError:
-        message = 'looking for near-duplicates needs rensa, which is not installed. Run: pip install rensa'
+        message = 'near-duplicates were not looked for: rensa is not installed. Run: pip install segtune[report]'
         raise MissingError(message) from None
     def one(s):
         m = RMinHash(num_perm=places, seed=1)
