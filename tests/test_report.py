@@ -431,7 +431,7 @@ def test_what_is_copied_is_the_row(bench, made_bench):
         assert json.loads(bench.execute_script(f'return rowJson({i})')) == segments2row(made_bench.rows[i])
     for i in (1, 2, 3):
         opened_row(bench, i)
-        for id_, want in (('copy-text', made_bench.text(i)), ('copy-json', None), ('copy-place', 'a b.jsonl:%d' % (i+1))):
+        for id_, want in (('copy-text', made_bench.text(i)), ('copy-json', None), ('copy-place', f'a b.jsonl:{i+1}')):
             bench.find_element('id', id_).click()
             got = copied(bench)
             assert got == want if want else json.loads(got) == segments2row(made_bench.rows[i])

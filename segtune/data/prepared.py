@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 from .findings import add_held_out, held_rows, lint_shards, linter_for
 from .findings import prepare_and_lint, row_findings, stats_of
-from .lineage import origins, source_rows, truncate_row
+from .lineage import origins, read_batches, source_rows, truncate_row
 from .prepare import Prepared
 from .shards import Source
 from ..options import HoldOutOptions, RowOptions, WorkerOptions, takes
@@ -125,28 +125,48 @@ def dataset(self:PreparedData): # A `datasets.Dataset`: `input_ids`, `labels`, `
 
 # %% ../../nbs/data/08_prepared.ipynb #01f435cd
 @patch
-def _lint_all(self:PreparedData, n_rows): # (linter, findings, the first rows), made anew
+def _lint_all(self:PreparedData, n_rows): # (linter, findings, the first rows, numbers of those held out), made anew
     p = self.prepared
-    linter = linter_for(self.sources, self.tokenizer, p.options, n_examples=1000, **self._told)
+    linter = linter_for(self.sources, self.tokenizer, p.options, n_examples=200, all_rows=True, **self._told)
     rows = []
     for shard in lint_shards(linter, self.sources, self.tokenizer, p.options, spans=True):
         shown = np.flatnonzero(shard.kept)[:n_rows-len(rows)]
         rows += [truncate_row(shard.batch.row(i), shard.kept[i]) for i in shown]
     if self._held: add_held_out(linter, self._held)
-    found = linter.finish(held_rows(p.count.rows, self._held, **self._split))
-    return linter, [o._replace(row=linter.number(o.row)) for o in found], rows
+    drawn = held_rows(p.count.rows, self._held, **self._split)
+    found = linter.finish(drawn)
+    return linter, [o._replace(row=linter.number(o.row)) for o in found], rows, drawn
 
+def _places(p): # `(source, line)` of every row
+    return [(p.manifest['sources'][k], int(line)) for k,line in zip(*origins(p))]
+
+def _held_part(held, sources, tok, n): # the first rows of a validation set of its own, their places, its statistics
+    if not held: return [], [], []
+    rows = [b.row(i) for b in read_batches(held.path) for i in range(len(b.rows))][:n]
+    if sources: rows = [o.row for o in source_rows(held, sources, tok, range(len(rows)))]
+    return rows, _places(held), [stats_of(held)]
+
+def _all_stats(df, more): # training rows, then those of a validation set of its own
+    import pandas as pd
+    return pd.concat([df, *more], ignore_index=True) if more else df
+
+# %% ../../nbs/data/08_prepared.ipynb #2e9e15a5
 @patch
 def report(self:PreparedData,
     path:str|PathLike='report.html', # File to write
-    n_rows:int=10_000, # Rows to show, from the first
+    n_rows:int=50_000, # Rows to show, from the first; held-out rows of their own file likewise
     title:str='segtune report', # Heading of the page
+    near:bool=True, # Look for rows that are nearly the same?
+    losses:dict|None=None, # Name, such as `base` or `tuned` -> the loss of each row's tokens; nan where there is none
+    held_sources:list[Source]=(), # What `held` was prepared from; without them its rows have no segments
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
-    p,(linter,found,rows) = self.prepared,self._lint_all(n_rows)
-    places = [(p.manifest['sources'][k], int(line)) for k,line in zip(*origins(p))]
+    p,(linter,found,rows,drawn) = self.prepared,self._lint_all(n_rows)
+    more,where,stats = _held_part(self._held, held_sources, self.tokenizer, n_rows)
+    places = [*_places(p)[:len(rows)], *where]
     listed = [(place,what,n) for what,place,n in p.count.listed]
-    why = {k:r.why for k,r in rules.items()}
-    told = dict(sequence_len=p.options.sequence_len, changed=p.count.changed, listed=listed)
-    return write_report(path, rows, self.tokenizer, found, origins=places, stats=self.stats,
-                        counts=linter.counts, why=why, title=title, **told)
+    told = dict(sequence_len=p.options.sequence_len, changed=p.count.changed, listed=listed, near=near, losses=losses)
+    held = [*drawn, *range(len(rows), len(rows)+len(more))]
+    told |= dict(counts=linter.counts, hits=linter.rows_by_rule(), why={k:r.why for k,r in rules.items()})
+    told |= dict(stats=_all_stats(self.stats, stats), held=held, n_train=len(rows), title=title)
+    return write_report(path, [*rows, *more], self.tokenizer, found, origins=places, **told)

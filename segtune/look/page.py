@@ -44,7 +44,7 @@ def _button(name, value, text, kind=''):
 
 def _examples_html(found, place, shown, n=5): # the first findings of a rule
     def name(i): return f'row {i:,}{escape(" · "+place(i)) if place(i) else ""}'
-    def link(i): return f'<a href="#row={i}">{name(i)}</a>' if i<shown else name(i)
+    def link(i): return f'<a href="#row={i}">{name(i)}</a>' if 0<=i<shown else f'row {-1-i if i<0 else i:,}'
     def item(f): return f'<li>{link(f[0])}{f" segment {f[2]}" if f[2]>=0 else ""}: {escape(f[3])}</li>'
     return f'<ul>{"".join(map(item, found[:n]))}</ul>' if found else ''
 
@@ -63,7 +63,7 @@ def _rule_html(rule, found, rows, place, shown, groups):
 # %% ../../nbs/look/03d_page.ipynb #08dfadba
 def findings_html(
     rules:list[dict], # From `group_findings`
-    found:list[list], # Likewise
+    found:list[list], # Likewise; rows that the page does not have may count from -1 down
     hits:list[np.ndarray], # Likewise
     place=lambda i: '', # Says where a row came from
     shown:float=float('inf'), # Rows that the page has; others are named without a link

@@ -77,7 +77,8 @@ def _data(page, origins, sequence_len, losses, n_train): # the tables of the pag
     lists = packed_lists(page.hits, sorted(page.held), page.alike.same, page.alike.near)
     scripts = [('first', *o) for o in chunks]+[('losses', *o) for o in packed_losses(losses, rows)]
     key = blake2b(''.join(o for _,o in chunks).encode(), digest_size=6).hexdigest()
-    meta = dict(**tables, rules=page.rules, found=page.found, lists=lists, limit=sequence_len or 0, losses=list(losses))
+    here = [f for f in page.found if f[0]>=0]
+    meta = dict(**tables, rules=page.rules, found=here, lists=lists, limit=sequence_len or 0, losses=list(losses))
     return dict(**meta, n_train=n_train, key=key), scripts
 
 # %% ../../nbs/look/04_report.ipynb #1deb1811
@@ -89,10 +90,10 @@ def _findings(page, linted):
     notes = ['Lint was not run for this report.']*(not linted)+[page.alike.note]*bool(page.alike.note)
     return out+''.join(map(_soft, notes))
 
-def _join(lint, limit, alike): # both kinds of findings; of lint's those of the first `limit` rows
+def _join(lint, limit, alike): # both kinds of findings; rows of lint's that are not in the page count from -1 down
     (rules,found,hits),(more,every) = lint,alike.findings()
     own = group_findings(more, why={'near-duplicate':near_why}, hits=every)
-    found = [f for f in found if f[0]<limit]+[[f[0], f[1]+len(rules), *f[2:]] for f in own[1]]
+    found = [f if f[0]<limit else [-1-f[0], *f[1:]] for f in found]+[[f[0], f[1]+len(rules), *f[2:]] for f in own[1]]
     return rules+own[0], found, [h[h<limit] for h in hits]+own[2]
 
 def _soft(text): return f'<p class="soft">{escape(text)}</p>'
