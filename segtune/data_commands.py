@@ -150,7 +150,7 @@ def inspect(config:ConfigPath, set:Overrides=None,
     stats:Annotated[bool, typer.Option('--stats', help='Row lengths, and how much of them is trained')]=False,
     html:Annotated[Optional[str], typer.Option(
         help='Write a page with statistics, findings and rows to this file', metavar='FILE')]=None,
-    html_rows:Annotated[int, typer.Option(min=0, help='The most rows that the page shows', metavar='N')]=10_000):
+    html_rows:Annotated[int, typer.Option(min=0, help='The most rows that the page shows', metavar='N')]=50_000):
     "Look at rows, token by token."
     from segtune.pieces import boundaries
     _one_of('--only', only, ('all','trained','masked'))

@@ -144,7 +144,7 @@ class Data(PreparedData):
 
     def report(self,
         path:str|PathLike='report.html', # File to write
-        n_rows:int=10_000, # Rows to show, from the first
+        n_rows:int=50_000, # Rows to show, from the first
     )->Path: # The file
         "Write rows, statistics and findings as one HTML page."
         return self.project.report(path, n_rows)

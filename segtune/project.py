@@ -284,12 +284,12 @@ class Project(LintedInputs):
 @patch
 def report(self:Project,
     path:str|PathLike, # File to write, such as `report.html`
-    n_rows:int=10_000, # Rows to show, from the first
+    n_rows:int=50_000, # Rows to show, from the first
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
     title = ', '.join(Path(o.path).name for o in self.cfg.datasets)
     data = PreparedData(self.prepared, self.sources, self.tokenizer, o=self.cfg, held=self.held, **self.lint_context)
-    return data.report(path, n_rows, title)
+    return data.report(path, n_rows, title, held_sources=self.held_sources if self.held else ())
 
 @patch
 def findings(self:Project, found:SourceRow)->list:

@@ -127,7 +127,7 @@ OTHERS = {
     "formats.base.guard_special.boundary": "the same", "formats.base.FormatContext.boundary": "the same",
     "formats.base.Format.boundary": "what a format sets", "data.formats.RowFormat.special_in_data": "what the type sets",
     "formats.base.FormatContext.sequence_len": "no limit",
-    "data.formats.find_format.sequence_len": "no limit", "look.report.overview_html.sequence_len": "no line in the picture",
+    "data.formats.find_format.sequence_len": "no limit", "look.page.overview_html.sequence_len": "no line in the picture",
     "look.report.write_report.sequence_len": "the same", "look.stats.totals.sequence_len": "the same",
     "look.stats.plot_lengths.sequence_len": "the same", "look.stats.stats_lines.sequence_len": "the same",
     "lint.rules.LintContext.sequence_len": "no limit",
