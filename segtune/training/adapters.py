@@ -13,7 +13,9 @@ from ..segments import ConfigError, SegtuneError
 from .packages import quiet
 from .model import library_error
 from .lora import separate_tables, lora_config
-from .earlier import check_earlier, lora_names
+from .soft_prompts import answer_task, check_soft_prompt, is_soft_prompt, load_prompt
+from .soft_prompts import soft_prompt_config, start_prompt
+from .earlier import check_earlier, check_earlier_prompt, lora_names
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 
 # %% ../../nbs/training/00e_adapters.ipynb #6f0f7448
@@ -22,32 +24,49 @@ def adapt(
     model, # A transformers causal language model
     *,
     new_tokens:Iterable[int]=(), # Ids whose embedding rows are trained too
+    tok=None, # The `FastTokenizer` of the run; for a soft prompt that begins with a text
+    n_tasks:int=1, # Tasks that `multitask_prompt_tuning` tells apart
     o:AdapterOptions, # What is trained; called with keywords, an adapter unless `adapter=None`
 ): # The model with its adapter, ready to train
     "Freeze the base model and put an adapter on it."
     if o.adapter is None: return model
-    _check_adapter(o.adapter, getattr(model, 'is_quantized', False))
+    check_soft_prompt(o)
+    _check_adapter(o, getattr(model, 'is_quantized', False), new_tokens)
     if getattr(model, 'is_quantized', False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    how = dict(autocast_adapter_dtype=o.peft_autocast_adapter_dtype)
+    make = _soft_prompt if is_soft_prompt(o.adapter) else _lora
     try:
-        with quiet():
-            if o.lora_model_dir:
-                check_earlier(model, o.lora_model_dir, new_tokens=new_tokens, o=o)
-                return _without_card(PeftModel.from_pretrained(model, o.lora_model_dir, is_trainable=True, **how))
-            conf = separate_tables(model, lora_config(model, new_tokens=new_tokens, o=o))
-            return _without_card(get_peft_model(model, conf, **how))
+        with quiet(): return _without_card(make(model, new_tokens, tok, n_tasks, o))
     except SegtuneError: raise
-    except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError) as e:
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, NotImplementedError) as e:
         field = 'lora_model_dir' if o.lora_model_dir else 'adapter'
         raise ConfigError(f'peft cannot make this adapter ({library_error(e)}).', field=field) from e
 
 # %% ../../nbs/training/00e_adapters.ipynb #5614f060
-def _check_adapter(adapter, quantized):
-    if adapter=='lora' or quantized: return
+def _lora(model, new_tokens, tok, n_tasks, o):
+    how = dict(autocast_adapter_dtype=o.peft_autocast_adapter_dtype)
+    if not o.lora_model_dir:
+        conf = separate_tables(model, lora_config(model, new_tokens=new_tokens, o=o))
+        return get_peft_model(model, conf, **how)
+    check_earlier(model, o.lora_model_dir, new_tokens=new_tokens, o=o)
+    return PeftModel.from_pretrained(model, o.lora_model_dir, is_trainable=True, **how)
+
+def _soft_prompt(model, new_tokens, tok, n_tasks, o):
+    conf = soft_prompt_config(model, tok, n_tasks, o=o)
+    if o.lora_model_dir: conf = check_earlier_prompt(conf, o.lora_model_dir, o)
+    made = start_prompt(get_peft_model(model, conf), tok, o)
+    if o.lora_model_dir: load_prompt(made, o.lora_model_dir)
+    return answer_task(made)
+
+def _check_adapter(o, quantized, new_tokens):
+    if is_soft_prompt(o.adapter) and new_tokens:
+        why = f'a soft prompt trains no row of the embedding, so {len(new_tokens)} new tokens would stay without meaning'
+        raise ConfigError(f'{why}. Set adapter: lora.', field='tokens')
+    if o.adapter!='qlora' or quantized: return
     fix = 'Set load_in_4bit: true, or adapter: lora.'
     raise ConfigError(f'qlora is LoRA over weights in 4 bits, and these are not. {fix}', field='adapter')
 
+# %% ../../nbs/training/00e_adapters.ipynb #aa29e89b
 def _without_card(model): # peft would write a README.md into, or over one in, every directory it saves to
     model.create_or_update_model_card = lambda *args, **kwargs: None
     return model

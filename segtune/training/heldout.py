@@ -7,6 +7,7 @@ __all__ = ['heldout_loss']
 
 # %% ../../nbs/training/15_heldout.ipynb #a9eb626c
 from collections.abc import Callable
+from .soft_prompts import PromptCollator, count_tasks, prompt_encoder
 from .batches import Collator
 import torch
 
@@ -21,6 +22,8 @@ def heldout_loss(
 )->tuple: # Sum of the losses, and number of trained tokens; their quotient is the loss
     "Measure a model on rows, without changing it."
     collate,was,total,n = collate or Collator(),model.training,0.0,0
+    if prompt_encoder(model) is not None and not isinstance(collate, PromptCollator):
+        collate = PromptCollator(collate, count_tasks(model))
     rank,n_shards = shard
     model.eval()
     with torch.inference_mode():

@@ -14,6 +14,7 @@ from ..options import TrainOptions, WeightOptions, takes
 from ..segments import ConfigError, DataError, RunError
 from .model import base_config
 from .vocabulary import check_fits, token_ids
+from .soft_prompts import PromptCollator, check_soft_prompt, count_virtual, is_soft_prompt
 from .batches import check_trained, collator, count_rows, count_steps, load_rows, row_order
 from .optimizers import optimizer_args
 from .schedules import lr_schedule, optimizer_notes
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     fingerprints:tuple # Fingerprints of both sets of rows
     counts:tuple # `RowCounts` of both
     schedule:Callable # From `lr_schedule`
+    n_tasks:int # Tasks that the rows are of; 1 unless a prompt is trained for each
     optimizer:Callable # Makes an optimizer where transformers does not; see `make_optimizer`
 
 def _order(rows, counts, n_processes, o): # order of the rows or bins, collator, size of the run, options for one bin
@@ -79,6 +81,22 @@ def _notes(steps, o, held): # what is asked for and has no effect, or another th
         out.append('shuffle_merged_datasets is false, so the rows are trained in the order of the data')
     return out
 
+# %% ../../nbs/training/20a_plan.ipynb #43f7361e
+def _check_adapter(o): # before anything is read
+    check_soft_prompt(o)
+    if not is_soft_prompt(o.adapter): return
+    def wrong(key, why): raise ConfigError(f'{why}. Remove it, or set adapter: lora.', field=key)
+    if o.loraplus_lr_ratio: wrong('loraplus_lr_ratio', "is about LoRA's two matrices, and a soft prompt has none")
+    if o.gradient_checkpointing and o.adapter=='prefix_tuning':
+        wrong('gradient_checkpointing', 'computes keys and values again, and prefix_tuning has its own')
+
+def _count_tasks(rows, held, o): # of `multitask_prompt_tuning`
+    if o.adapter!='multitask_prompt_tuning' or 'task_ids' not in rows.column_names: return 1
+    n = max(rows['task_ids'])+1
+    most = max(held['task_ids']) if held and 'task_ids' in held.column_names else 0
+    if most<n: return n
+    raise ConfigError(f'has more entries than datasets, so there is no task for entry {most+1}.', field='test_datasets')
+
 # %% ../../nbs/training/20a_plan.ipynb #5763ffa4
 @takes(TrainOptions, adapter='lora', sequence_len=None)
 def plan_run(
@@ -90,12 +108,15 @@ def plan_run(
     o:TrainOptions, # All options of the run
 )->Plan:
     "Settle everything that does not need the model."
+    _check_adapter(o)
     rows,held = load_rows(train_set),None if eval_set is None else load_rows(eval_set)
     counts,held_counts = count_rows(rows),held and count_rows(held)
     if held and not held_counts.trained.any():
         raise DataError('no held-out row has a trained token, so there is nothing to measure.')
     order,steps,read = _order(rows, counts, max(1, int(os.environ.get('WORLD_SIZE') or 1)), o)
     collate = collator(counts, pad_id, o=o)
+    n_tasks = _count_tasks(rows, held, o)
+    if is_soft_prompt(o.adapter): collate = PromptCollator(collate, n_tasks)
     if o.sample_packing: rows,collate = BinnedRows(rows, order.n_rows),BinCollator(collate)
     # every bin has a trained token; rows are dealt as the order says
     dealt = steps._replace(rows=len(counts.lengths)+1) if o.sample_packing else steps
@@ -106,8 +127,8 @@ def plan_run(
     args = training_arguments(steps.total, more, output_dir=o.output_dir, evaluate=bool(held), o=read)
     check_processes(args.world_size)
     own = partial(make_optimizer, optimizer=o.optimizer, optim_args=o.optim_args, rates=rates)
-    fingerprints = counts.fingerprint,held_counts and held_counts.fingerprint
-    return Plan(rows, held, order, collate, args, fingerprints, (counts, held_counts), schedule, own)
+    both = counts,held_counts
+    return Plan(rows, held, order, collate, args, tuple(k and k.fingerprint for k in both), both, schedule, n_tasks, own)
 
 # %% ../../nbs/training/20a_plan.ipynb #59f9a98e
 def check_model_fits(
@@ -119,13 +140,14 @@ def check_model_fits(
     "Raise a `DataError` for rows that the model cannot read."
     config = base_config(base_model, o=o)
     vocabulary = max(getattr(config.get_text_config(), 'vocab_size', 0), token_ids(tok)[-1]+1)
+    extra = count_virtual(tok, o)
     for what,counts in zip(('row','held-out row'), plan.counts):
         if counts is None or not len(counts.lengths): continue
         if (lowest := counts.lowest.min())<0:
             raise DataError(f'{what} {counts.lowest.argmin()} (from 0) has the token id or label {lowest}. '
                             'Ids count from 0, and -100 is the only label below that. Prepare the rows again.')
         longest = int(counts.lengths.argmax())
-        n,place = int(counts.lengths[longest]),f'{what} {longest} (from 0)'
+        n,place = int(counts.lengths[longest])+extra,f'{what} {longest} (from 0){", with its soft prompt,"*bool(extra)}'
         check_fits(config, int(counts.highest.max()), n, place, vocabulary)
 
 # %% ../../nbs/training/20a_plan.ipynb #5eab150e

@@ -16,6 +16,7 @@ from ..tokenizer import load_tokenizer
 from .packages import need_packages, quiet
 from .model import choose_precision, load_base
 from .vocabulary import embedding_rows, find_pad_id, resize_vocabulary
+from .soft_prompts import PromptCollator, is_soft_prompt
 from .adapters import adapt, trainable, unused_options
 from .saved import keep_beside, save_adapter
 from .checkpoints import RunStart, changed_settings, checkpoint_problem, decide_start, hold_directory
@@ -47,7 +48,7 @@ def install_step(
     return found,found and StepCollator(proof.rung, pad_id, budget),proof
 
 # %% ../../nbs/training/21_run.ipynb #04bc5681
-def _model(base_model, tok, o, log):
+def _model(base_model, tok, o, log, n_tasks=1):
     set_seed(o.seed)
     for note in choose_precision(o.bf16, o.fp16).notes: log(note)
     model = load_base(base_model, o=o)
@@ -59,7 +60,7 @@ def _model(base_model, tok, o, log):
     now = embedding_rows(model)
     if now>rows: log(f'the embedding has {now:,} rows now, {rows:,} before.')
     if note := unused_options(o=o): log(note)
-    return keep_beside(adapt(model, new_tokens=new, o=o), base_model, tok)
+    return keep_beside(adapt(model, new_tokens=new, tok=tok, n_tasks=n_tasks, o=o), base_model, tok)
 
 # %% ../../nbs/training/21_run.ipynb #04bc5682
 def _run_trainer(trainer, checkpoint, patience): # afterwards the state holds the whole history
@@ -151,6 +152,7 @@ def _step(model, plan, o, pad_id, log): # the installed step, the collator for i
     step,collate,proof = install_step(model, pad_id, o=o)
     log(f'{proof}.')
     if step is None: return None,plan.collate,'plain'
+    if is_soft_prompt(o.adapter): collate = PromptCollator(collate, plan.n_tasks)
     if o.pad_to_sequence_len: log('pad_to_sequence_len changes nothing: padding is not computed.')
     n = plan.args.per_device_train_batch_size
     if proof.rung=='share' and n*plan.order.n_rows>1:
@@ -206,7 +208,7 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
     if opened.result:
         log(f'the run in {out} is finished, {opened.result["steps"]} steps: nothing to do.')
         return _stored(opened.result, out)
-    model = _model(base_model, tok, o, log)
+    model = _model(base_model, tok, o, log, plan.n_tasks)
     report = trainable(model)
     log(str(report))
     if opened.checkpoint: log(f'resuming from {opened.checkpoint.name}.')

@@ -7,12 +7,14 @@ __all__ = ['save_tokenizer', 'name_special_ids', 'keep_beside', 'save_adapter']
 
 # %% ../../nbs/training/00f_saved.ipynb #af2b3d26
 import os, shutil
+from contextlib import contextmanager
 from pathlib import Path
 from ..storage import read_json, write_json
 from ..tokenizer import base_path
 from .packages import quiet
 from .vocabulary import embedding_rows
 from .earlier import record_file
+from .soft_prompts import prompt_encoder, save_prompt
 
 # %% ../../nbs/training/00f_saved.ipynb #b6ee336f
 _tokenizer_files = ('tokenizer.json','tokenizer_config.json','special_tokens_map.json','added_tokens.json',
@@ -67,15 +69,23 @@ def keep_beside(
     save,base = model.save_pretrained,_whole_name(base_model)
     for c in getattr(model, 'peft_config', {}).values():
         c.base_model_name_or_path = base
-        if isinstance(c.target_modules, set): c.target_modules = sorted(c.target_modules)
+        if isinstance(getattr(c, 'target_modules', None), set): c.target_modules = sorted(c.target_modules)
     facts = dict(_facts(model), tokenizer=tok.fingerprint())
     if not hasattr(model, 'peft_config'): name_special_ids(model, tok)
     def save_pretrained(out, *args, **how):
         if hasattr(model, 'peft_config'): how['save_embedding_layers'] = False
-        save(out, *args, **how)
-        if how.get('is_main_process', True): _save_beside(tok, base, facts, out)
+        with _calm(prompt_encoder(model)): save(out, *args, **how)
+        if how.get('is_main_process', True): _save_beside(model, tok, base, facts, out)
     model.save_pretrained = save_pretrained
     return model
+
+@contextmanager
+def _calm(encoder): # without dropout: peft computes the vectors that it saves
+    was = encoder is not None and encoder.training
+    if was: encoder.eval()
+    try: yield
+    finally:
+        if was: encoder.train()
 
 # %% ../../nbs/training/00f_saved.ipynb #c7c62d67
 def _whole_name(name): # a directory as an absolute path
@@ -86,9 +96,10 @@ def _facts(model):
     inner = model.get_base_model() if hasattr(model, 'get_base_model') else model
     return dict(getattr(inner, 'segtune_loaded', {}), rows=embedding_rows(inner))
 
-def _save_beside(tok, base, facts, out):
+def _save_beside(model, tok, base, facts, out):
     save_tokenizer(tok.source if Path(tok.source).exists() or '/' in tok.source else base, tok, out)
     write_json(Path(out)/record_file, facts, indent=2)
+    save_prompt(model, out)
 
 # %% ../../nbs/training/00f_saved.ipynb #d0206859
 def save_adapter(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from ..segments import MissingError
+from .soft_prompts import load_prompt, prompt_encoder
 from .batches import FilledRows
 from .checkpoints import FailedRun, checkpoint_problem, checkpoints, keep_newest, mark_complete, writing
 from .heldout import heldout_loss
@@ -106,7 +107,11 @@ class SegmentTrainer(StepInParts):
         if why := checkpoint_problem(d := self.state.best_model_checkpoint):
             raise FailedRun(f'holds the best weights, and cannot be used: {why}. Train again (--overwrite).',
                             source=d)
-        super()._load_best_model()
+        if prompt_encoder(self.model) is None: super()._load_best_model()
+        else: load_prompt(self.model, d)
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if prompt_encoder(self.model) is None: super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else: load_prompt(self.model, resume_from_checkpoint)
 
 # %% ../../nbs/training/20_trainer.ipynb #7b70ddb7
 class ProgressCallback(TrainerCallback):
