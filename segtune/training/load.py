@@ -13,6 +13,7 @@ from ..tokenizer import load_tokenizer
 from .packages import need_packages, quiet
 from .model import load_base
 from .vocabulary import resize_vocabulary, token_ids
+from .soft_prompts import answer_task
 from .earlier import read_adapter_config, read_record
 
 # %% ../../nbs/training/21a_load.ipynb #3f50318f
@@ -72,7 +73,7 @@ def _put_on(model, tok, base, d, own, record):
     if any('missing adapter keys' in str(o.message) for o in said):
         why = 'its file of weights is not complete, so a part of the adapter would be random numbers. Train again.'
         raise RunError(why, source=os.fspath(d))
-    return tuned
+    return answer_task(tuned)
 
 # %% ../../nbs/training/21a_load.ipynb #9c737ea7
 def check_tokenizer(
