@@ -1,4 +1,5 @@
 "Soft prompts: trained as peft does it by hand, resumed to the bit, loaded, answered with, and refused where they mean nothing."
+# ruff: noqa: F811, fixtures are arguments
 import json
 
 import pytest
@@ -35,7 +36,7 @@ def data(kind): return tasks() if kind == "multitask" else rows()
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_moves_the_prompt_and_nothing_else_and_the_loss_falls(base, tmp_path, kind):
-    from segtune.training.generate import load_adapter
+    from segtune.training.load import load_adapter
     result, lines = run(base, data(kind), tmp_path / "out", num_epochs=12, learning_rate=0.1, **KINDS[kind])
     assert sum(result.losses[-9:]) < sum(result.losses[:9]) - 0.05, "it learns"
     assert result.rung == "pad" and any("not pack: " in o for o in lines), "the ladder falls, and says why"
@@ -64,8 +65,8 @@ def test_a_killed_run_ends_in_the_same_bytes(base, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_weights_are_those_of_the_whole_prompt(base, tmp_path, kind):
-    from segtune.training.generate import load_adapter
     from segtune.training.heldout import heldout_loss
+    from segtune.training.load import load_adapter
     held = data(kind).select(range(4))
     best, _ = run(base, data(kind), tmp_path / "out", eval_set=held, load_best_model_at_end=True, eval_steps=1, learning_rate=0.5, **KINDS[kind])
     model, _ = load_adapter(tmp_path / "out")
@@ -74,7 +75,9 @@ def test_the_best_weights_are_those_of_the_whole_prompt(base, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_written_answers_as_it_was_trained(base, tmp_path, kind):
-    from segtune.training.generate import compare, generate, load_adapter, merge
+    from segtune.training.generate import compare, generate
+    from segtune.training.load import load_adapter
+    from segtune.training.merge import merge
     run(base, data(kind), tmp_path / "out", num_epochs=6, learning_rate=0.05, **KINDS[kind])
     model, tok = load_adapter(tmp_path / "out")
     ids = [0, 40, 41]
@@ -94,8 +97,8 @@ def test_a_prompt_is_trained_further(base, tmp_path, kind):
     run(base, data(kind), tmp_path / "first", num_epochs=6, learning_rate=0.05, **KINDS[kind])
     more = {k: v for k, v in KINDS[kind].items() if not k.startswith("prompt_tuning")}
     a, _ = run(base, data(kind), tmp_path / "first-end", eval_set=data(kind), max_steps=1, learning_rate=1e-9, lora_model_dir=tmp_path / "first", **more)
-    from segtune.training.generate import load_adapter
     from segtune.training.heldout import heldout_loss
+    from segtune.training.load import load_adapter
     total, n = heldout_loss(load_adapter(tmp_path / "first")[0], data(kind))
     assert a.eval_before == pytest.approx(total / n, rel=1e-4), "it goes on where the other ended"
 
@@ -108,9 +111,15 @@ def test_each_task_has_a_prompt_of_its_own(base, tmp_path):
     told, _ = run("bundled:tiny", both, tmp_path / "told", adapter="multitask_prompt_tuning", **how)
     blind, _ = run("bundled:tiny", both.remove_columns("task_ids"), tmp_path / "blind", adapter="prompt_tuning", **how)
     assert told.losses[-1] < 0.5 < 0.6 < blind.losses[-1]
-    from segtune.training.generate import generate, load_adapter
+    from segtune.training.generate import generate
+    from segtune.training.load import load_adapter
     from segtune.training.soft_prompts import answer_task
     model, tok = load_adapter(tmp_path / "told")
+    from segtune.training.heldout import heldout_loss
+    from segtune.training.losses import token_losses
+    total, n = heldout_loss(model, both)
+    each = token_losses(model, both)
+    assert sum(o[2] for o in each) / len(each) == pytest.approx(total / n, rel=1e-4) and total / n < 0.5, "each row as its own task"
     said = [generate(answer_task(model, t), tok, [[0, 40]], max_new_tokens=1)[0].text for t in (0, 1)]
     assert said == [tok.decode([60]), tok.decode([61])]
 
