@@ -60,7 +60,8 @@ def _soft_prompt(model, new_tokens, tok, n_tasks, o):
 
 def _check_adapter(o, quantized, new_tokens):
     if is_soft_prompt(o.adapter) and new_tokens:
-        why = f'a soft prompt trains no row of the embedding, so {len(new_tokens)} new tokens would stay without meaning'
+        n = f'{len(new_tokens)} new token{"s"[:len(new_tokens)>1]}'
+        why = f'a soft prompt trains no row of the embedding, so {n} would stay without meaning'
         raise ConfigError(f'{why}. Set adapter: lora.', field='tokens')
     if o.adapter!='qlora' or quantized: return
     fix = 'Set load_in_4bit: true, or adapter: lora.'
