@@ -19,7 +19,7 @@ from .config import Config, DatasetEntry, SourceKeys, load_config
 from .data.findings import prepare_and_lint, row_findings, stats_of
 from .data.prepared import PreparedData
 from .data.formats import find_format
-from .data.lineage import SourceRow, source_rows
+from .data.lineage import origins, SourceRow, source_rows
 from .models import bundled_path
 from .data.prepare import Prepared, train_val_split
 from .data.shards import Source
@@ -324,12 +324,19 @@ def rows_at(self:Project,
     return source_rows(p, sources, self.tokenizer, at(p, self.tokenizer) if callable(at) else at)
 
 # %% ../nbs/11_project.ipynb #a0b06350
+def _with_tasks(project, ds, p, entries): # each row's dataset entry, where a prompt is trained for each
+    if project.cfg.adapter!='multitask_prompt_tuning': return ds
+    tasks = [i for i,e in enumerate(entries) for _ in project.read_entries([e])]
+    return ds.add_column('task_ids', [tasks[s] for s in origins(p)[0].tolist()])
+
 @patch
 def rows(self:Project)->tuple: # Two `datasets.Dataset`s; the second is None where nothing is held out
     "The rows to train on and the rows to hold out."
     from datasets import load_from_disk
-    ds = load_from_disk(fspath(self.prepared.path))
-    if self.held: return ds, load_from_disk(fspath(self.held.path))
+    ds = _with_tasks(self, load_from_disk(fspath(self.prepared.path)), self.prepared, self.cfg.datasets)
+    if self.held:
+        held = load_from_disk(fspath(self.held.path))
+        return ds, _with_tasks(self, held, self.held, self.cfg.test_datasets)
     keep,out = self.split
     return (ds.select(keep), ds.select(out)) if out else (ds, None)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 import numpy as np
 import torch
+from .soft_prompts import answer_task, count_tasks
 from .batches import Collator, load_rows
 from .proof import choose_step
 from .step import StepCollator, remove_step
@@ -49,6 +50,16 @@ def _score_batch(model, step, rows):
             losses,hits = losses[len(at):],hits[len(at):]
     return out
 
+# %% ../../nbs/training/22a_losses.ipynb #f5d5f6ef
+def _by_task(model, rows, **how): # a model with a prompt for each of several tasks
+    tasks,out = rows['task_ids'],[None]*len(rows)
+    for task in sorted({*tasks}):
+        at = [i for i,o in enumerate(tasks) if o==task]
+        found = score_tokens(answer_task(model, task), rows.select(at).remove_columns('task_ids'), **how)
+        for i,o in zip(at, found): out[i] = o
+    answer_task(model)
+    return out
+
 # %% ../../nbs/training/22a_losses.ipynb #13d29825
 def score_tokens(
     model, # A transformers causal language model, with or without an adapter
@@ -60,6 +71,8 @@ def score_tokens(
 )->list[TokenScores]: # One per row, in order
     "The loss of every trained token, and whether the model would have chosen it."
     rows = rows if isinstance(rows, list) else load_rows(rows)
+    if count_tasks(model)>1 and 'task_ids' in getattr(rows, 'column_names', ()):
+        return _by_task(model, rows, masked=masked, batch_size=batch_size)
     rows = [dict(input_ids=r['input_ids'], labels=r['labels']) for r in rows]
     if masked: rows = [dict(r, labels=r['input_ids']) for r in rows]
     order,out = sort_rows([np.array(r['input_ids'], np.int64) for r in rows])[0],[None]*len(rows)

@@ -81,6 +81,11 @@ def _notes(steps, o, held): # what is asked for and has no effect, or another th
         out.append('shuffle_merged_datasets is false, so the rows are trained in the order of the data')
     return out
 
+def _count_held(held):
+    if held is None: return None
+    if (counts := count_rows(held)).trained.any(): return counts
+    raise DataError('no held-out row has a trained token, so there is nothing to measure.')
+
 # %% ../../nbs/training/20a_plan.ipynb #43f7361e
 def _check_adapter(o): # before anything is read
     check_soft_prompt(o)
@@ -110,9 +115,7 @@ def plan_run(
     "Settle everything that does not need the model."
     _check_adapter(o)
     rows,held = load_rows(train_set),None if eval_set is None else load_rows(eval_set)
-    counts,held_counts = count_rows(rows),held and count_rows(held)
-    if held and not held_counts.trained.any():
-        raise DataError('no held-out row has a trained token, so there is nothing to measure.')
+    both = counts,_ = count_rows(rows),_count_held(held)
     order,steps,read = _order(rows, counts, max(1, int(os.environ.get('WORLD_SIZE') or 1)), o)
     collate = collator(counts, pad_id, o=o)
     n_tasks = _count_tasks(rows, held, o)
@@ -127,8 +130,8 @@ def plan_run(
     args = training_arguments(steps.total, more, output_dir=o.output_dir, evaluate=bool(held), o=read)
     check_processes(args.world_size)
     own = partial(make_optimizer, optimizer=o.optimizer, optim_args=o.optim_args, rates=rates)
-    both = counts,held_counts
-    return Plan(rows, held, order, collate, args, tuple(k and k.fingerprint for k in both), both, schedule, n_tasks, own)
+    fingerprints = tuple(k and k.fingerprint for k in both)
+    return Plan(rows, held, order, collate, args, fingerprints, both, schedule, n_tasks, own)
 
 # %% ../../nbs/training/20a_plan.ipynb #59f9a98e
 def check_model_fits(
