@@ -98,7 +98,7 @@ class DatasetEntry(SourceKeys, OptionKeys):
     @property
     def options(self)->dict: # Also those that no format knows, which will say so
         "What is handed to the format."
-        known = {k:v for k in OptionKeys.model_fields if (v := getattr(self, k)) is not None}
+        known = {k:v for k in (*OptionKeys.model_fields, 'version') if (v := getattr(self, k)) is not None}
         return {**known, **{k:v for k,v in (self.model_extra or {}).items() if v is not None}}
 
 # %% ../nbs/10_config.ipynb #2fb8e0cf

@@ -174,6 +174,9 @@ def finding_lines(
     blocks = [o.strip('\n') for o in '\n'.join(rest).split('\n\n') if o.strip()]
     return [*(line for o in reversed(blocks) for line in [*o.split('\n'), '']), head]
 
+def _listed(why, most=8): # in one line
+    return '; '.join(why[:most])+(f'; and {len(why)-most:,} more' if len(why)>most else '')
+
 def tell_prepared(
     project, # A `Project`
 ):
@@ -181,5 +184,6 @@ def tell_prepared(
     for name,p in (('train', project.prepared), ('held out', project.held)):
         if not p or not is_first(): continue
         say(f'{name}: {p.path} ({"found ready" if p.from_cache else "prepared"})')
+        if p.why: say(f'note: {name}: prepared anew: {_listed(p.why)}', file=sys.stderr)
         write([*p.count.lines(), *(o for o in ['', *finding_lines(p.lint)][not p.lint['rules']:])], '  ')
     tell_notes(project)
