@@ -431,3 +431,19 @@ def test_every_page_has_an_icon_and_a_picture_for_links(site):
         assert icon and ((site / name).parent / icon[1]).resolve().is_file(), name
         assert re.search(r'<meta property="og:image" content="https://[^"]+/images/card.png">', text), name
     assert (site / "images/card.png").is_file()
+
+FOUND = """return [...document.querySelectorAll('.search-result')].filter(o => o.offsetParent !== null)
+  .map(o => [new URL(o.href).pathname.slice(1), o.innerText])"""
+
+@pytest.mark.parametrize("word, pages", [
+    ("loss mask", ["guides/glossary.html"]), ("truncation", ["guides/glossary.html"]),
+    ("learning rate", ["guides/glossary.html", "guides/lora.html"]), ("overfitting", ["guides/glossary.html", "guides/lora.html"]),
+    ("pad token", ["guides/glossary.html"]), ("chat template", ["guides/glossary.html", "axolotl/chat_template.html", "formats/chat.html"]),
+    ("packing", ["guides/glossary.html"]), ("resume", ["guides/glossary.html"])])
+def test_search_finds_the_page_that_explains_a_word_first(browser, home, word, pages):
+    visit(browser, f"{home}/index.html")
+    box = next(o for o in css(browser, ".smalldocs-search input, #quarto-search input") if o.is_displayed())
+    box.click()
+    box.send_keys(word)
+    found = wait(browser, FOUND)
+    assert found[0][0] in pages, found[:4]

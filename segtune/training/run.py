@@ -244,5 +244,5 @@ def train(
     tok = load_tokenizer(o.tokenizer_config or base_model, o.special_tokens, o.tokens)
     with quiet(), hold_directory(out, first), StopSignals(out, first) as stop, memory_advice(lambda: 'start', o):
         resume = resume or bool(o.auto_resume_from_checkpoints and read_run(out))
-        return _train(base_model, tok, train_set, eval_set, o, log if first else lambda line: None, stop,
+        return _train(base_model, tok, train_set, eval_set, o, log if log and first else lambda line: None, stop,
                       resume=resume, checkpoint=o.resume_from_checkpoint, overwrite=overwrite)
