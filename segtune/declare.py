@@ -40,7 +40,7 @@ def opt(
 
 class Options(BaseModel):
     "A group of options."
-    model_config = ConfigDict(extra='forbid', validate_default=False, protected_namespaces=())
+    model_config = ConfigDict(extra='forbid', validate_default=False, protected_namespaces=(), defer_build=True)
 
     @model_validator(mode='before')
     @classmethod

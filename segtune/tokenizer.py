@@ -311,5 +311,8 @@ def as_tokenizer(
 @patch
 def fingerprint(self:FastTokenizer)->str: # 64 hexadecimal digits
     "A hash of the tokenizer's contents."
-    whole = [self.spec, self.names, self.chat_template]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    if not hasattr(self, '_fingerprint'):
+        whole = [self.spec, self.names, self.chat_template]
+        text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    return self._fingerprint

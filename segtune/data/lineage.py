@@ -19,6 +19,7 @@ from .stamps import digest_of
 from .prepare import Prepared
 from .shards import ShardRow, Source, encode_shard
 from ..segments import DataError
+from ..storage import from_arrow
 
 # %% ../../nbs/data/06_lineage.ipynb #a05310fb
 def _damaged(path, e):
@@ -44,7 +45,7 @@ def read_rows(
 )->list[tuple[np.ndarray,np.ndarray]]: # `(ids, labels)` of each
     "Some rows of a prepared dataset."
     table = _table(path)
-    return [(table['input_ids'][i].values.to_numpy(), table['labels'][i].values.to_numpy()) for i in at]
+    return [tuple(from_arrow(table[k][i].values) for k in ('input_ids','labels')) for i in at]
 
 # %% ../../nbs/data/06_lineage.ipynb #6443a341
 def read_batches(
@@ -52,8 +53,8 @@ def read_batches(
 )->Iterator[EncodedBatch]: # Without spans, and with empty rows of segments
     "The whole dataset, batch by batch."
     for o in _table(path).to_batches():
-        ids,labels = (c.flatten().to_numpy() for c in o.columns)
-        lengths = o.column(0).value_lengths().to_numpy(zero_copy_only=False)
+        ids,labels = (from_arrow(c.flatten()) for c in o.columns)
+        lengths = from_arrow(o.column(0).value_lengths())
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         yield EncodedBatch(ids, labels, starts, None, [[]]*o.num_rows)
 
@@ -76,8 +77,8 @@ def origins(
     "Source and line of every row."
     path = p.path/'.segtune'/'lineage.arrow'
     table = _stream(path)
-    try: source,line = (table[k].to_numpy() for k in ('source','line'))
-    except KeyError as e: raise _damaged(path, e) from None
+    try: source,line = (from_arrow(table[k]) for k in ('source','line'))
+    except (KeyError, ValueError) as e: raise _damaged(path, e) from None
     if len(source)!=p.count.rows or len(source) and not 0<=source.min()<=source.max()<len(p.manifest['sources']):
         raise _damaged(path, ValueError())
     return source, line

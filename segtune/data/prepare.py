@@ -25,7 +25,7 @@ from ..segments import ConfigError, DataError
 from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, take_notes
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
 from .stamps import check_unchanged, stamp_of
-from ..storage import write_json
+from ..storage import to_arrow, write_json
 from .workers import n_workers, packed, pooled
 
 # %% ../../nbs/data/05_prepare.ipynb #880c4562
@@ -39,9 +39,9 @@ def _schema():
 
 def _record(lengths, ids, labels, schema): # one Arrow batch over the flat arrays
     import pyarrow as pa
-    starts = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    starts = to_arrow(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
     columns = [ids, labels, np.ones(len(ids), np.int8)]
-    return pa.RecordBatch.from_arrays([pa.ListArray.from_arrays(starts, pa.array(c)) for c in columns], schema=schema)
+    return pa.RecordBatch.from_arrays([pa.ListArray.from_arrays(starts, to_arrow(c)) for c in columns], schema=schema)
 
 class _Stream: # an Arrow stream on disk
     def __init__(self, path, schema):
@@ -75,7 +75,7 @@ class Writer:
         import pyarrow as pa
         if not self.streams or self.streams[-1].file.tell()>self.shard_bytes: self._next()
         self.streams[-1].write(_record(lengths, ids, labels, self.schema))
-        self.lineage.write(pa.record_batch([pa.array(source), pa.array(line)], schema=self.places))
+        self.lineage.write(pa.record_batch([to_arrow(source), to_arrow(line)], schema=self.places))
 
     def _next(self):
         if self.streams: self.streams[-1].close()

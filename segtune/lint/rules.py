@@ -45,19 +45,29 @@ class LintContext:
 
     def __post_init__(self):
         if self.adds_bos is None: self.adds_bos = self.encoder.tok.adds_bos
-        added = self.encoder.tok.backend.get_added_tokens_decoder().values()
-        self.cuts = tuple(t.content for t in added)
-        self.raw = tuple(t.content for t in added if self.encoder.tok.prefix_after_special=='all' or not t.normalized)
-        self.clear = tuple(t for t in self.cuts if begins_anew(self.encoder.tok, t, len(t)))
-        self.id_tables = IdTables(self.encoder.tok)
 
-    def id_of(self,
-        role:str, # `bos_token`, `eos_token` or `pad_token`
-    )->int: # -1 if there is none
-        "The id of a special token."
-        name = self.encoder.tok.names.get(role)
-        i = self.encoder.tok.backend.token_to_id(name) if name else None
-        return -1 if i is None else i
+    @cached_property # like the next three: a report that is found ready needs none of them
+    def cuts(self): return tuple(t.content for t in self._added)
+    @cached_property
+    def raw(self): return tuple(t.content for t in self._added if self._prefix_everywhere or not t.normalized)
+    @cached_property
+    def clear(self): return tuple(t for t in self.cuts if begins_anew(self.encoder.tok, t, len(t)))
+    @cached_property
+    def id_tables(self): return IdTables(self.encoder.tok)
+    @property
+    def _added(self): return self.encoder.tok.backend.get_added_tokens_decoder().values()
+    @property
+    def _prefix_everywhere(self): return self.encoder.tok.prefix_after_special=='all'
+
+# %% ../../nbs/lint/00_rules.ipynb #018e81ae
+@patch
+def id_of(self:LintContext,
+    role:str, # `bos_token`, `eos_token` or `pad_token`
+)->int: # -1 if there is none
+    "The id of a special token."
+    name = self.encoder.tok.names.get(role)
+    i = self.encoder.tok.backend.token_to_id(name) if name else None
+    return -1 if i is None else i
 
 # %% ../../nbs/lint/00_rules.ipynb #d61b7ab1
 def lint_context(
