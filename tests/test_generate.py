@@ -302,3 +302,22 @@ def test_rouge_reads_every_script():
     assert rouge(["the cats sat"], ["the cat sat"])["rouge1"] == 1, "stems"
     assert rouge_each(["Привет, мир", "天空"], ["привет мир", "地面"])[0]["rougeL"] == 1
     assert rouge_each(["天空"], ["地面"])[0]["rouge1"] == 0
+
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PrefixTuningConfig", "PromptEncoderConfig"])
+def test_soft_prompts_are_part_of_what_is_measured(encoder, rows, kind):
+    "Vectors before the row change its losses; without them it is the base model"
+    import numpy as np
+    import peft
+
+    from segtune.training.losses import token_losses
+    from segtune.training.model import load_base
+    data = [dict(input_ids=o["input_ids"], labels=o["labels"]) for o in prepared(encoder, rows)]
+    more = dict(encoder_hidden_size=16) if kind == "PromptEncoderConfig" else {}
+    torch.manual_seed(0)
+    model = peft.get_peft_model(load_base(TINY), getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=4, **more)).eval()
+    for p in model.parameters():
+        if p.requires_grad: torch.nn.init.normal_(p, std=.5)
+    def plainly(): return [model(input_ids=torch.tensor([r["input_ids"]]), labels=torch.tensor([r["labels"]])).loss.item() for r in data]
+    tuned, wanted = [np.nanmean(o) for o in token_losses(model, data)], plainly()
+    with model.disable_adapter(): base, wanted_base = [np.nanmean(o) for o in token_losses(model, data)], plainly()
+    assert tuned == pytest.approx(wanted, rel=1e-4) and base == pytest.approx(wanted_base, rel=1e-4) and abs(tuned[0] - base[0]) > .01

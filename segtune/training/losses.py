@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from .soft_prompts import answer_task, count_tasks
+from .packages import quiet
 from .batches import Collator, load_rows
 from .proof import choose_step
 from .step import StepCollator, remove_step
@@ -76,10 +77,11 @@ def score_tokens(
     rows = [dict(input_ids=r['input_ids'], labels=r['labels']) for r in rows]
     if masked: rows = [dict(r, labels=r['input_ids']) for r in rows]
     order,out = sort_rows([np.array(r['input_ids'], np.int64) for r in rows])[0],[None]*len(rows)
-    was,(step,_) = model.training,choose_step(model)
+    was = model.training
+    with quiet(): step,_ = choose_step(model)
     try:
         model.eval()
-        with torch.inference_mode():
+        with quiet(), torch.inference_mode():
             for i in range(0, len(order), batch_size):
                 those = order[i:i+batch_size]
                 for j,o in zip(those, _score_batch(model, step, [rows[j] for j in those])): out[j] = o
