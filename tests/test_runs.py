@@ -602,3 +602,32 @@ def test_idle_threads_sleep_unless_told_otherwise():
             dict(OMP_WAIT_POLICY=given) if given else {}
         )
         assert subprocess.check_output([sys.executable, "-c", code], text=True, env=env).split() == [expected]
+
+
+# ---- what a run leaves
+
+
+def test_a_run_says_what_it_was_made_with_and_of(base, prepared, tmp_path):
+    run(base, prepared, tmp_path / "out", eval_set=prepared, max_steps=3)
+    told = json.loads((tmp_path / "out" / "run.json").read_text())["watched"]
+    assert told["rung"] in told["proof"] and {"torch", "transformers", "peft"} <= set(told["environment"]["versions"])
+    session = told["session"]
+    assert session["steps"] == 3 and session["seconds"] > 0 and session["tokens"] > session["trained_tokens"] > 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\n") and "held-out loss" in card and str(base.parent) not in card and "- `lora_r`: 4" in card
+
+
+def test_a_readme_that_somebody_wrote_stays(base, prepared, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("Mine.")
+    run(base, prepared, tmp_path / "out", max_steps=1)
+    run(base, prepared, tmp_path / "out", max_steps=1, overwrite=True, seed=8)
+    assert (tmp_path / "out" / "README.md").read_text() == "Mine."
+
+
+def test_tokens_are_counted_alike_on_every_rung(base, prepared, tmp_path):
+    def counts(rung):
+        run(base, prepared, tmp_path / rung, max_steps=4, lora_dropout=0, step=rung)
+        session = json.loads((tmp_path / rung / "run.json").read_text())["watched"]["session"]
+        return session["tokens"], session["trained_tokens"]
+    assert counts("share") == counts("pack") == counts("pad") == counts("plain")

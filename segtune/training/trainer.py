@@ -17,7 +17,7 @@ from .batches import FilledRows
 from .checkpoints import FailedRun, checkpoint_problem, checkpoints, keep_newest, mark_complete, writing
 from .heldout import heldout_loss
 from .interruptions import StopSignals, stopped_early
-from .progress import progress_line, save_curve
+from .progress import LiveBar, progress_line, save_curve
 import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, Trainer, TrainerCallback
@@ -53,7 +53,8 @@ class OwnChoices(Trainer):
 # %% ../../nbs/training/20_trainer.ipynb #5285be2f
 class StepInParts(OwnChoices):
     "A trainer that computes a batch part by part, and counts its tokens."
-    n_tokens = 0 # Read so far by all processes, masked ones included
+    n_tokens,n_trained = 0,0 # Read so far by all processes
+    step_loss = 0.0 # Of the step that is being made
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         *before,last = inputs.get('parts') or [inputs] # one after the other, the memory of each freed
@@ -65,6 +66,9 @@ class StepInParts(OwnChoices):
         self.n_tokens += int(n)*self.args.world_size
         if not torch.isfinite(loss):
             raise not_finite(f'the loss is {loss.item()}', self.state.global_step+1, self.args)
+        labels = inputs['labels'] if 'parts' in inputs else inputs['labels'][:,1:]
+        self.n_trained += int(labels.ne(-100).sum())*self.args.world_size
+        self.step_loss += loss.item()
         return loss
     def floating_point_ops(self, inputs):
         return sum(super(StepInParts, self).floating_point_ops(o) for o in inputs.get('parts') or [inputs])
@@ -116,13 +120,23 @@ class SegmentTrainer(StepInParts):
 # %% ../../nbs/training/20_trainer.ipynb #7b70ddb7
 class ProgressCallback(TrainerCallback):
     "Says how far a run is."
-    def __init__(self, trainer, log): self.trainer,self.log = trainer,log
-    def on_train_begin(self, args, state, control, **kwargs): self.start,self.first = time.time(),state.global_step
+    def __init__(self, trainer, log): self.trainer,self.log,self.bar = trainer,log,None
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.start,self.first = time.time(),state.global_step
+        self.bar = LiveBar(state.max_steps, state.global_step) if state.is_world_process_zero else None
+    def on_train_end(self, args, state, control, **kwargs): self.close()
+    def close(self):
+        if self.bar: self.bar.close()
+    def seconds(self): return time.time()-self.start-self.trainer.measuring
+    def on_step_end(self, args, state, control, **kwargs):
+        loss,self.trainer.step_loss = self.trainer.step_loss,0.0
+        counts,seconds = (self.trainer.n_tokens, self.trainer.n_trained),max(self.seconds(), 1e-9)
+        lr = self.trainer._get_learning_rate()
+        if self.bar: self.bar.step(state.global_step, loss, lr, tuple(n/seconds for n in counts))
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not {'loss','eval_loss'} & set(logs): return
-        seconds = time.time()-self.start-self.trainer.measuring
-        done,n = state.global_step-self.first,self.trainer.n_tokens
-        self.log(progress_line(logs, state.global_step, state.max_steps, seconds, done, n))
+        done,counts = state.global_step-self.first,(self.trainer.n_tokens, self.trainer.n_trained)
+        self.log(progress_line(logs, state.global_step, state.max_steps, self.seconds(), done, *counts))
 
 # %% ../../nbs/training/20_trainer.ipynb #79921d9a
 def _told_to_stop(trainer, stop): # the same answer in all processes
@@ -229,6 +243,7 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     if in_parts: trainer.model_accepts_loss_kwargs = True # the step's own forward does
     trainer.order,trainer.make_schedule,trainer.make_optimizer = order,schedule,optimizer
-    trainer.add_callback(ProgressCallback(trainer, log))
+    trainer.progress = ProgressCallback(trainer, log)
+    trainer.add_callback(trainer.progress)
     trainer.add_callback(SegtuneCallback(trainer, keep, patience, stop, new_held))
     return trainer
