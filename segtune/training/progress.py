@@ -63,7 +63,6 @@ class LiveBar:
     def close(self):
         "Take the bar away."
         if self.bar: self.bar.stop()
-        self.bar = None
 
 # %% ../../nbs/training/18_progress.ipynb #6ea833a0
 _curve_columns = ('step','epoch','loss','learning_rate','eval_loss')

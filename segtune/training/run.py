@@ -27,6 +27,7 @@ from .proof import choose_step
 from .orders import BinCollator, measure_sharing
 from .interruptions import StopSignals, memory_advice, stopped_early
 from .progress import save_curve
+from .card import environment, remove_card, save_card
 from .trainer import apply_umask, best_checkpoint, make_trainer
 from .plan import check_model_fits, plan_run, run_settings
 import torch
@@ -84,7 +85,7 @@ def _start_or_resume(output_dir, settings, first, log, *, resume, checkpoint, ov
     if checkpoint: opened = _from_checkpoint(Path(checkpoint), output_dir, settings, overwrite)
     else: opened = decide_start(output_dir, settings, resume=resume, overwrite=overwrite, log=log)
     PartialState().wait_for_everyone()
-    if first and opened.remove: remove_run(output_dir)
+    if first and opened.remove: remove_run(output_dir); remove_card(output_dir)
     if first and not opened.result: write_run(output_dir, settings, watched=watched)
     PartialState().wait_for_everyone()
     return opened
@@ -132,6 +133,13 @@ def _outcome(trainer, state, log): # held-out loss before and after, and the ste
         f'last one: the weights of step {step} are kept.{hint}')
     return before,best,step
 
+def _session(trainer, state): # what this process measured; a resumed run measures its own part
+    if not hasattr(trainer.progress, 'start'): return {}
+    seconds = trainer.progress.seconds()
+    return dict(steps=state.global_step-trainer.progress.first, seconds=round(seconds, 3), tokens=trainer.n_tokens,
+                trained_tokens=trainer.n_trained)
+
+# %% ../../nbs/training/21_run.ipynb #cbbd795d
 def _finish(trainer, state, base_model, tok, settings, watched, log, **more):
     history = [{k:o[k] for k in _logged if k in o} for o in state.log_history if {'loss','eval_loss'} & set(o)]
     out,(before,after,kept) = trainer.args.output_dir,_outcome(trainer, state, log)
@@ -143,22 +151,24 @@ def _finish(trainer, state, base_model, tok, settings, watched, log, **more):
         save_curve(history, out)
         stored = result._asdict()
         stored['stood_already'] = stored.pop('already_finished') # its name on disk
+        watched['session'] = _session(trainer, state)
         write_run(out, settings, stored, watched)
+        save_card(out, settings, stored, watched)
         apply_umask(out)
     return result
 
 # %% ../../nbs/training/21_run.ipynb #44801f2f
-def _step(model, plan, o, pad_id, log): # the installed step, the collator for it, and the name of the rung
+def _step(model, plan, o, pad_id, log): # the installed step, the collator for it, the name of the rung, and its proof
     step,collate,proof = install_step(model, pad_id, o=o)
     log(f'{proof}.')
-    if step is None: return None,plan.collate,'plain'
+    if step is None: return None,plan.collate,'plain',str(proof)
     if is_soft_prompt(o.adapter): collate = PromptCollator(collate, plan.n_tasks)
     if o.pad_to_sequence_len: log('pad_to_sequence_len changes nothing: padding is not computed.')
     n = plan.args.per_device_train_batch_size
     if proof.rung=='share' and n*plan.order.n_rows>1:
         rows = plan.rows.rows if o.sample_packing else plan.rows
         log(f'{measure_sharing(rows, plan.order, n)}.')
-    return step,BinCollator(collate) if o.sample_packing else collate,proof.rung
+    return step,BinCollator(collate) if o.sample_packing else collate,proof.rung,str(proof)
 
 # %% ../../nbs/training/21_run.ipynb #44801f30
 def _begun_with(output_dir, how): # the rung of a run that is resumed: it goes on as it began
@@ -188,6 +198,7 @@ def _steps(trainer, step, checkpoint, stop, o): # all steps of the run; returns 
         with memory_advice(lambda: f'step {trainer.state.global_step+1}', o):
             state = _run_trainer(trainer, checkpoint, o.early_stopping_patience)
     finally:
+        trainer.progress.close()
         if step: step.close()
     stop.training = False
     if stop.signum and state.global_step<state.max_steps: raise stop.interrupted(state.global_step, state.max_steps)
@@ -201,7 +212,7 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
         field = 'early_stopping_patience' if patience else 'load_best_model_at_end'
         raise ConfigError('there are no held-out rows to judge by. Set val_set_size.', field=field)
     settings = run_settings(plan, o, base_model=os.fspath(base_model), tokenizer=tok.fingerprint())
-    watched = dict(eval_rows=plan.fingerprints[1])
+    watched = dict(eval_rows=plan.fingerprints[1], environment=environment())
     check_model_fits(base_model, tok, plan, o)
     new_held,rung = _other_held(out, how, plan, log),_begun_with(out, how)
     opened = _start_or_resume(out, settings, plan.args.should_save, log, watched=watched, **how)
@@ -212,8 +223,8 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
     report = trainable(model)
     log(str(report))
     if opened.checkpoint: log(f'resuming from {opened.checkpoint.name}.')
-    step,collate,rung = _step(model, plan, o.model_copy(update=dict(step=rung or o.step)), pad_id, log)
-    watched['rung'] = rung
+    step,collate,rung,proof = _step(model, plan, o.model_copy(update=dict(step=rung or o.step)), pad_id, log)
+    watched.update(rung=rung, proof=proof)
     if plan.args.should_save: write_run(out, settings, watched=watched)
     more = dict(schedule=plan.schedule, optimizer=plan.optimizer, stop=stop, new_held=new_held)
     trainer = make_trainer(model, plan.args, plan.rows, plan.held, collate, plan.order, log, o.save_total_limit,
