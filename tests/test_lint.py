@@ -196,6 +196,32 @@ def test_every_rule_has_its_section():
     assert [r for r in rules if not any(f'`{r}`' in o for o in heads)] == []
 
 
+def test_every_rule_has_an_address():
+    "What the terminal prints leads to a section whose rows were checked when the page was made."
+    from segtune.lint.rules import rule_url
+    page = json.loads((Path(__file__).parent.parent/'nbs/lint/03_reference.ipynb').read_text(encoding='utf-8'))['cells']
+    at = {''.join(c['source'])[3:]: k for k, c in enumerate(page) if c['cell_type'] == 'markdown' and ''.join(c['source']).startswith('## ')}
+    assert list(at) == list(rules)
+    for r in rules:
+        cell = page[at[r]+1]
+        assert rule_url(r).endswith(f'/lint/reference.html#{r}') and f"example('{r}'" in ''.join(cell['source'])
+        assert 'Fix:' in ''.join(cell['outputs'][0]['data']['text/html'])
+    encoder = Encoder(mistral, 'axolotl')
+    assert f"  More: {rule_url('added-text')}" in summary(Linter(encoder).add(encoder.encode([qa(1)])).report())
+
+
+def test_all_rows_are_kept_where_it_is_asked_for():
+    "By number among the rows that stay; the counts say the same, and merging adds nothing and loses nothing."
+    encoder = Encoder(mistral, 'axolotl')
+    rows = [[], qa(1), qa(2), [], qa(1)]
+    def of(part): return Linter(encoder, all_rows=True, n_examples=1).add(encoder.encode(part))
+    for linter in (of(rows), of(rows[:2]).merge(of(rows[2:]))):
+        linter.finish()
+        assert {k: o.tolist() for k, o in linter.rows_by_rule().items()} == {'added-text': [0, 1, 2], 'empty': [], 'duplicate': [2]}
+        assert linter.counts == {'added-text': 3, 'empty': 2, 'duplicate': 1}
+    assert Linter(encoder).add(encoder.encode(rows)).finish() and of(rows).fresh().n_rows == 0
+
+
 def test_counts_are_complete_and_examples_few():
     encoder = Encoder(mistral, 'axolotl')
     linter = Linter(encoder, n_examples=2)

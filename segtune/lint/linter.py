@@ -17,7 +17,7 @@ from ..encoded import EncodedBatch
 from ..encoder import Encoder
 from ..hints import suggest
 from ..laws import Finding
-from .rules import LintBatch, LintContext, aliases, apply_rule, rules
+from .rules import LintBatch, LintContext, aliases, apply_rule, rule_url, rules
 from .set_rules import RowIndex
 from ..segments import ConfigError
 
@@ -226,5 +226,5 @@ def summary(
     out = ['lint: '+', '.join(_n(n, o) for o,n in report['severities'].items() if n)]
     for r in report['rules']:
         out += ['', f'{r["severity"]} {r["id"]}: {_n(r["rows"], "row")}. {r["why"]}']
-        out += [*_examples(r['examples']), f'  Fix: {r["mend"]}']
+        out += [*_examples(r['examples']), f'  Fix: {r["mend"]}', f'  More: {rule_url(r["id"])}']
     return out
