@@ -406,3 +406,12 @@ def test_keys_that_a_fix_names_work_in_a_config(tmp_path, monkeypatch):
     assert 'pad-eos' not in found('lint_silence=[pad-eos]')
     one = Project.open('config.yml')
     assert 'pad-eos' in {o.rule for o in one.findings(one.rows_at([0])[0])}
+
+
+@pytest.mark.parametrize('text, said', [('a\x7fb', 'control character U+007F'), ('a\x85b', 'control character U+0085'), ('\x9b31mred', 'control character U+009B'),
+                                        ('cafÃ©', 'wrong encoding'), ('a\0b', 'NUL'), ('a\ufffdb', 'U+FFFD')])
+def test_control_characters_are_broken_text(text, said):
+    "DEL and the second set of control characters too, which nobody types"
+    encoder = Encoder(load_tokenizer(bundled('gpt2')))
+    found = Linter(encoder).add(encoder.encode([[Segment(text, True)], [Segment('fine\ttext\n', True)]])).finish()
+    assert [said in f.message for f in found if f.rule == 'broken-text'] == [True]

@@ -65,11 +65,12 @@ _odd = dict(
     crlf=re.compile('\r'),
     broken=re.compile(
         '[\0\ufffd]|[ÂÃ][\x80-\xbf]|'
-        'â(?:\x80[\x80-\xbf]|€[\u0152\u0153\u017d\u02dc\u2018-\u203a\u2122¦\x9d])|ð(?:Ÿ|\x9f)'),
+        'â(?:\x80[\x80-\xbf]|€[\u0152\u0153\u017d\u02dc\u2018-\u203a\u2122¦\x9d])|ð(?:Ÿ|\x9f)|[\x7f-\x9f]'),
     invisible=re.compile('[\u200b\u2060\ufeff]|(?<=[A-Za-z0-9])[\u200c\u200d]|[\u200c\u200d](?=[A-Za-z0-9])'))
 
 def _explain_text(f, kind, what): # what a rule returns that finds places in the text
-    pattern,maybe = _odd[kind],[(i,t) for i,t in enumerate(f.texts) if not t.isascii() or '\r' in t or '\0' in t]
+    pattern,plain = _odd[kind],re.compile('[\0\r\x7f]')
+    maybe = [(i,t) for i,t in enumerate(f.texts) if not t.isascii() or plain.search(t)]
     places = {i:m for i,t in maybe if (m := pattern.search(t))}
     def explain(i):
         segment,text = f.excerpt(i, *places[i].span())
@@ -85,7 +86,10 @@ def _crlf(f): return _explain_text(f, 'crlf', lambda o: 'a carriage return')
       'Read the source again in its own encoding, most likely UTF-8.')
 def _broken_text(f):
     names = {'\0':'a NUL character', '\ufffd':'the replacement character U+FFFD'}
-    return _explain_text(f, 'broken', lambda o: names.get(o, 'text read in a wrong encoding'))
+    def what(o):
+        if '\x7f'<=o<='\x9f': return f'the control character U+{ord(o):04X}'
+        return names.get(o, 'text read in a wrong encoding')
+    return _explain_text(f, 'broken', what)
 
 @rule('invisible-text', 'warning', 'A character that nobody sees changes the tokens around it.',
       'Remove it from the data.')
