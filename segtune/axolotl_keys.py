@@ -103,7 +103,7 @@ refused |= {
     'files in it':
         'shuffle_before_merging_datasets',
     'put it under overrides_of_model_config': 'rope_scaling',
-    'give the directory of that revision as base_model': 'revision_of_model',
+    'rename them in a copy of the tokenizer, and give its directory as tokenizer_config': 'added_tokens_overrides',
     'name no trainer class; the training loop is segtune\'s own': 'trainer_cls',
     'held-out rows are limited by sequence_len too': 'eval_sequence_len',
 }

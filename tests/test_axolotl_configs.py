@@ -1,6 +1,7 @@
 "axolotl's own example configs, unchanged; and configs that nobody should have written."
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from segtune.axolotl_keys import fate, is_given, why_ignored, why_refused
 from segtune.config import Config, check, load_config
 from segtune.declare import near_key
+from segtune.models import bundled
 from segtune.project import Project, open_config
 from segtune.segments import ConfigError, SegtuneError
 
@@ -229,3 +231,51 @@ def test_a_name_that_no_system_takes_is_an_error_of_ours_or_does_no_harm(tmp_pat
     try: assert Project.open(tmp_path / "c.yml", [f"{key}={json.dumps(name)}"]).prepared
     except (ConfigError, SegtuneError) as e: assert str(e)
     except OSError as e: assert key == "dataset_prepared_path" and e.filename
+
+
+# ---- a revision on the hub
+
+def hub(folder, **revisions):
+    "A hub's cache with one repository, org/model, in several revisions: name -> directory with its files"
+    repo = folder / "models--org--model"
+    (repo / "refs").mkdir(parents=True)
+    for i, (name, files) in enumerate(revisions.items()):
+        commit = f"{i}" * 40
+        (repo / "refs" / name).write_text(commit)
+        shutil.copytree(files, repo / "snapshots" / commit)
+
+@pytest.fixture
+def two_revisions(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    other = tmp_path / "other"
+    shutil.copytree(bundled("tiny"), other)
+    conf = json.loads((other / "tokenizer_config.json").read_text())
+    (other / "tokenizer_config.json").write_text(json.dumps({**conf, "pad_token": "<unk>"}))
+    hub(tmp_path / "hub", main=bundled("tiny"), v2=other)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    row = dict(segments=[dict(text="<s>Q", label=False), dict(text=" A</s>", label=True)])
+    (tmp_path / "a.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    text = yaml.safe_dump(dict(base_model="org/model", revision_of_model="v2", adapter="lora", lora_target_linear=True, max_steps=1, datasets=[dict(path="a.jsonl")]))
+    (tmp_path / "c.yml").write_text(text)
+    return tmp_path / "c.yml"
+
+def test_a_revision_is_that_of_the_tokenizer_and_of_the_model(two_revisions):
+    new, old = Project.open(two_revisions), Project.open(two_revisions, ["revision_of_model=null"])
+    assert (new.cfg.base_model, new.tokenizer.pad) == ("org/model@v2", "<unk>") and old.tokenizer.pad != "<unk>"
+    named = Project.open(two_revisions, ["tokenizer_config=org/model", "base_model=bundled:tiny"])
+    assert named.tokenizer.pad == "<unk>" and named.cfg.base_model == str(bundled("tiny"))
+    assert [n for n in named.notes if n.startswith("revision_of_model is for the hub")]
+
+def test_a_revision_that_is_not_there_is_named(two_revisions):
+    with pytest.raises(ConfigError, match="'org/model@v3' is no directory, and the hub did not give it"):
+        assert Project.open(two_revisions, ["model_revision=v3", "revision_of_model=null"]).tokenizer
+
+def test_an_adapter_remembers_the_revision_of_its_base(two_revisions):
+    from segtune.training.load import load_adapter
+    project = Project.open(two_revisions)
+    project.train(log=lambda line: None)
+    saved = json.loads((Path(project.cfg.output_dir) / "adapter_config.json").read_text())
+    assert (saved["base_model_name_or_path"], saved["revision"]) == ("org/model", "v2")
+    model, tok = load_adapter(project.cfg.output_dir)
+    assert tok.pad == "<unk>" and model.peft_config["default"].r == 8
