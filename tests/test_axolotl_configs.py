@@ -279,3 +279,18 @@ def test_an_adapter_remembers_the_revision_of_its_base(two_revisions):
     assert (saved["base_model_name_or_path"], saved["revision"]) == ("org/model", "v2")
     model, tok = load_adapter(project.cfg.output_dir)
     assert tok.pad == "<unk>" and model.peft_config["default"].r == 8
+
+
+# ---- notes count rows
+
+def test_a_note_counts_each_row_once_however_often_it_is_read(tmp_path):
+    "two messages of one row are one row, and so is a row that is looked at after it was prepared"
+    turn = [dict(role="user", content="Hi"), dict(role="assistant", content="Yo", train=False)]
+    rows = [dict(messages=turn * 3), dict(messages=turn), dict(messages=[dict(role="user", content="Hi"), dict(role="assistant", content="Yo")])]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(o) + "\n" for o in rows))
+    (tmp_path / "c.yml").write_text("base_model: bundled:tiny\nchat_template: chatml\ndatasets: [{path: m.jsonl, type: chat_template}]\n")
+    project = Project.open(tmp_path / "c.yml")
+    assert project.prepared.count.rows == 3
+    project.rows_at([0, 2]), project.rows_at([1])
+    [said] = [n for n in project.data_notes if "train" in n]
+    assert said.endswith(f"(2 rows, first {tmp_path / 'm.jsonl'}:1)")

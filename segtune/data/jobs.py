@@ -159,9 +159,9 @@ def take_notes(
     made,noted,of_tokenizer = sent
     for k,notes in noted:
         known = job.formats[k].noted
-        for what,(n,first) in notes.items():
-            before,place = known.get(what, (0, ''))
-            known[what] = (before+n, place or first)
+        for what,(n,first,last) in notes.items():
+            before,place,_ = known.get(what, (0, '', None))
+            known[what] = (before+n, place or first, last)
     tok = job.encoders[0].tok
     tok.notes += [o for o in of_tokenizer if o not in tok.notes]
     return made

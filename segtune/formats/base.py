@@ -74,20 +74,20 @@ def format_context(
 # %% ../../nbs/formats/00_base.ipynb #5e70aa02
 def note(
     context:FormatContext,
-    what:str, # One sentence; equal ones are counted together
+    what:str, # One sentence; equal ones of several rows are counted together
     at:dict|None=None, # `source` and `row` of the row; None: it is about the whole dataset entry
 ):
     "Remember something that a user should be told."
     if context.notes is None: return
     place = ':'.join(str(o) for o in (at or {}).values() if o is not None)
-    n,first = context.notes.get(what, (0, place))
-    context.notes[what] = (n+bool(at is not None), first)
+    n,first,last = context.notes.get(what, (0, place, None))
+    context.notes[what] = (n + (at is not None and place!=last), first, place)
 
 def noted(
     notes:dict, # As `note` keeps them
 )->list[str]: # One line each
     "Notes in words, with their count and first place."
-    def one(what, n, place): return what + (f' ({n:,} row{"s"*(n!=1)}{", first "+place if place else ""})' if n else '')
+    def one(what, n, place, _): return what + (f' ({n:,} row{"s"*(n!=1)}{", first "+place if place else ""})' if n else '')
     return [one(what, *o) for what,o in notes.items()]
 
 # %% ../../nbs/formats/00_base.ipynb #4f03f541
