@@ -169,7 +169,7 @@ _without_adapter = ('lora_r','lora_alpha','lora_target_modules','lora_target_lin
 def _warnings(cfg): # sentences about what is allowed, and seldom meant
     idle = [k for k in _without_adapter if k in cfg.model_fields_set and is_given(getattr(cfg, k))]
     if cfg.adapter or not idle: return []
-    what = f'every weight of the model is trained, and {", ".join(idle)} say nothing'
+    what = f'every weight of the model is trained, and {", ".join(idle)} {"has" if len(idle)==1 else "have"} no effect'
     return [f'WARNING: adapter is not set, so {what}. To train an adapter, set adapter: lora']
 
 # %% ../nbs/10_config.ipynb #3f3beba3

@@ -105,6 +105,8 @@ class ModelOptions(PrecisionOptions):
         None, "Attention implementation as in transformers, such as `sdpa`; the model's default if not given")
     trust_remote_code:bool = opt(False, 'Run Python code that comes with the model?')
     overrides_of_model_config:dict[str,Any]|None = opt(None, "Values that override those of the model's own config")
+    revision_of_model:str|None = opt(
+        None, 'Revision of model and tokenizer on the hub: a branch, tag or commit; the newest if not given')
     reinit_weights:bool|None = opt(None, 'Start from random weights instead of the pretrained ones?')
 
 class VocabularyOptions(Options):

@@ -28,7 +28,7 @@ from .hints import suggest
 from .lint.rules import lint_context
 from .segments import ConfigError
 from .data.sources import find_rows
-from .tokenizer import FastTokenizer, load_tokenizer
+from .tokenizer import FastTokenizer, at_revision, load_tokenizer
 
 # %% ../nbs/11_project.ipynb #50556728
 def find_path(
@@ -65,6 +65,7 @@ def resolve(
 )->Config: # A copy
     "A config with its paths looked up."
     new = {k:find_path(v, config_path) for k in _read if (v := getattr(cfg, k))}
+    new |= {k:at_revision(new[k], cfg.revision_of_model) for k in ('base_model','tokenizer_config') if k in new}
     new['output_dir'] = output_path(cfg.output_dir, config_path)
     new['dataset_prepared_path'] = output_path(cfg.dataset_prepared_path or 'last_run_prepared', config_path)
     new['chat_template_jinja'] = _template(cfg.chat_template_jinja, config_path)
@@ -167,12 +168,16 @@ def entry_problems(
             out += wrong or [((key, i, k), what) for k,what in _entry_problems(entry, cfg, config_path)]
     return out
 
+# %% ../nbs/11_project.ipynb #803506ec
 def open_config(
     path:str|PathLike, # A YAML file
     overrides:list[str]=(), # `key=value`, later ones win
 )->tuple[Config,list[str]]: # The config, and notes
     "Read a config, and check all that needs no data."
-    return load_config(path, overrides, lambda cfg: entry_problems(cfg, path))
+    cfg,notes = load_config(path, overrides, lambda cfg: entry_problems(cfg, path))
+    if cfg.revision_of_model and '@' not in resolve(cfg, path).base_model:
+        notes.append(f'revision_of_model is for the hub; {cfg.base_model} is a directory, and is read as it is')
+    return cfg, notes
 
 # %% ../nbs/11_project.ipynb #62bf20a8
 class OpenConfig:

@@ -75,7 +75,9 @@ def _parsed(text, source): # the tree of nodes and the values
         check_events(text, source)
         node = yaml.compose(text, yaml.SafeLoader)
         long = YamlFile({}, {}, [])
-        if node is not None: _lines(node, (), long)
+        if node is not None:
+            if what := _problem(node, node, True): raise ConfigError(what, source=source)
+            _lines(node, (), long)
         for at,what in long.problems:
             if 'digits' not in what: continue
             raise ConfigError(what, source=source, row=long.lines[at], field='.'.join(map(str, at)))

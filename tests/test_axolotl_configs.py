@@ -163,7 +163,7 @@ def test_blank_datasets_beside_pretraining_dataset():
     cfg, _ = load_text("base_model: m\ndatasets:\npretraining_dataset: c.txt\n")
     assert [(o.path, o.type) for o in cfg.datasets] == [("c.txt", "pretrain")]
 
-@pytest.mark.parametrize("assignment, message", [("sequence_len=abc", "--set sequence_len: expected an integer, got 'abc'."), ("seed=[1", "--set seed:1: invalid YAML"),
+@pytest.mark.parametrize("assignment, message", [("sequence_len=abc", "--set sequence_len: expected an integer, got 'abc'."), ("seed=[1", "--set seed:1: invalid YAML"), ("seed=" + "9" * 5000, "--set seed: is a number of 5,000 digits."), ("seed=[" + "9" * 400 + "]", "--set seed:"),
     ("seed", "--set: expected key=value"), ("=3", "--set: expected key=value"), ("datasets.5.path=x", "--set datasets.5.path: there is no entry '5'."),
     ("seed.x=1", "--set seed.x: "), ("lora_rnk=1", "--set lora_rnk: unknown key."), ("rl=dpo", "--set rl: is not supported"), ("x=&a [*a]", "--set x:1: the alias *a leads into itself"),
     ("datasets.0.roles=x", "--set datasets.0.roles: expected keys and values, got 'x'.")])

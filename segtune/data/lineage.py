@@ -115,11 +115,14 @@ def _segments(sources, wanted): # {(source, line): segments} of those wanted
     lines,out = {},{}
     for k,line in wanted: lines.setdefault(k, set()).add(line)
     for k in sorted(lines):
+        noted = sources[k].format.noted
+        before = dict(noted)
         for line,segments in sources[k].segments('skip'):
             if line not in lines[k]: continue
             out[k,line] = segments
             lines[k].discard(line)
             if not lines[k]: break
+        if before: noted.clear(), noted.update(before) # these rows were counted when they were prepared
     return out
 
 def _other_tokens(p, k, source, place): # why a line does not give the tokens on disk

@@ -9,7 +9,7 @@ __all__ = ['load_adapter', 'base_of', 'check_tokenizer']
 import os, warnings
 from pathlib import Path
 from ..segments import RunError
-from ..tokenizer import load_tokenizer
+from ..tokenizer import at_revision, load_tokenizer
 from .packages import need_packages, quiet
 from .model import load_base
 from .vocabulary import resize_vocabulary, token_ids
@@ -47,7 +47,7 @@ def base_of(
 )->str|os.PathLike: # A directory, or a name on the hub
     "Where the base model is."
     if own is None: return d
-    base = given or own.get('base_model_name_or_path')
+    base = given or at_revision(own.get('base_model_name_or_path') or '', own.get('revision'))
     if base: return base
     why = 'its adapter_config.json names no base model. Fix: say where the base model is (base_model).'
     raise RunError(why, source=os.fspath(d))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from ..options import ComputeOptions, TrainOptions, takes
 from ..segments import ConfigError, RunError
-from ..tokenizer import load_tokenizer
+from ..tokenizer import at_revision, load_tokenizer
 from .packages import need_packages, quiet
 from .model import choose_precision, load_base
 from .vocabulary import embedding_rows, find_pad_id, resize_vocabulary
@@ -248,11 +248,13 @@ def train(
 )->TrainResult:
     "Train an adapter on prepared rows."
     need_packages()
+    base_model = at_revision(base_model, o.revision_of_model)
     out,first = o.output_dir,int(os.environ.get('RANK') or 0)==0
     if os.path.realpath(out)==os.path.realpath(base_model):
         raise ConfigError('is the directory of the base model. Choose another.', field='output_dir')
     if o.early_stopping_patience: o = o.model_copy(update=dict(load_best_model_at_end=True))
-    tok = load_tokenizer(o.tokenizer_config or base_model, o.special_tokens, o.tokens)
+    named = o.tokenizer_config and at_revision(o.tokenizer_config, o.revision_of_model)
+    tok = load_tokenizer(named or base_model, o.special_tokens, o.tokens)
     with quiet(), hold_directory(out, first), StopSignals(out, first) as stop, memory_advice(lambda: 'start', o):
         resume = resume or bool(o.auto_resume_from_checkpoints and read_run(out))
         return _train(base_model, tok, train_set, eval_set, o, log if log and first else lambda line: None, stop,

@@ -60,6 +60,8 @@ def name_special_ids(
     return changes
 
 # %% ../../nbs/training/00f_saved.ipynb #8881a6ba
+def _is_revision(base): return '@' in base and not os.path.exists(base)
+
 def keep_beside(
     model, # What `adapt` returned
     base_model:str|os.PathLike, # As it was given; recorded in the adapter
@@ -68,7 +70,8 @@ def keep_beside(
     "Have whatever saves this model write beside it what it needs to be loaded again."
     save,base = model.save_pretrained,_whole_name(base_model)
     for c in getattr(model, 'peft_config', {}).values():
-        c.base_model_name_or_path = base
+        c.base_model_name_or_path,_,revision = base.rpartition('@') if _is_revision(base) else (base, '', None)
+        c.revision = revision or c.revision
         if isinstance(getattr(c, 'target_modules', None), set): c.target_modules = sorted(c.target_modules)
     facts = dict(_facts(model), tokenizer=tok.fingerprint())
     if not hasattr(model, 'peft_config'): name_special_ids(model, tok)
