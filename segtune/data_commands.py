@@ -95,6 +95,7 @@ def _scored(project, adapter): # a function that takes rows and gives each model
     from segtune.training.load import load_adapter
     from segtune.training.losses import token_losses
     from segtune.training.model import load_base
+    from segtune.training.vocabulary import check_fits
     cfg,where = project.cfg,adapter or project.cfg.output_dir
     base = cfg.base_model if Path(cfg.base_model).is_dir() else None
     if adapter or Path(where, 'adapter_config.json').exists():
@@ -104,7 +105,11 @@ def _scored(project, adapter): # a function that takes rows and gives each model
             return dict(base=first, tuned=token_losses(model, rows, masked=True))
         return both
     model = load_base(cfg.base_model, trust_remote_code=cfg.trust_remote_code)
-    return lambda rows: dict(base=token_losses(model, rows, masked=True))
+    def base_only(rows):
+        highest = max((max(r['input_ids']) for r in rows if r['input_ids']), default=0)
+        check_fits(model.config, highest, 0, rows=model.get_input_embeddings().weight.shape[0])
+        return dict(base=token_losses(model, rows, masked=True))
+    return base_only
 
 def _losses(project, found, adapter): # for each row `{model: losses}`
     from segtune.console import working
@@ -155,6 +160,7 @@ def inspect(config:ConfigPath, set:Overrides=None,
     from segtune.pieces import boundaries
     _one_of('--only', only, ('all','trained','masked'))
     _one_of('--diff', diff, boundaries)
+    if diff and (loss or adapter): raise ConfigError('--diff compares tokens. Remove one of the two.', source='--loss')
     project = open_project(config, set)
     if stats: _print_stats(project)
     if html: _print_report(project, html, html_rows)

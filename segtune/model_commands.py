@@ -72,6 +72,8 @@ def evaluate(config:ConfigPath, set:Overrides=None,
         help='Write the answers and losses of each row to this file, as JSONL', metavar='FILE')]=None,
     as_json:Annotated[bool, typer.Option('--json', help='Machine-readable output')]=False):
     "Measure the fine-tuned model on the held-out rows, against its base."
+    if predictions and not Path(predictions).absolute().parent.is_dir():
+        raise ConfigError(f'no such directory: {os.path.dirname(predictions)!r}.', source='--predictions')
     project = open_project(config, set)
     e,tok = _evaluation(project, answers, config)
     if predictions: e.write_predictions(predictions, tok)

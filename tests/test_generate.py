@@ -321,3 +321,27 @@ def test_soft_prompts_are_part_of_what_is_measured(encoder, rows, kind):
     tuned, wanted = [np.nanmean(o) for o in token_losses(model, data)], plainly()
     with model.disable_adapter(): base, wanted_base = [np.nanmean(o) for o in token_losses(model, data)], plainly()
     assert tuned == pytest.approx(wanted, rel=1e-4) and base == pytest.approx(wanted_base, rel=1e-4) and abs(tuned[0] - base[0]) > .01
+
+def test_answers_get_the_room_that_the_model_has(loaded, encoder):
+    "The longest prompts leave few positions, or none: they are answered as far as it goes, and no row stops the evaluation"
+    from segtune.training.evaluate import evaluate
+    limit = loaded[0].config.max_position_embeddings
+    lengths = [6, limit - 3, limit - 1]
+    import datasets
+    ids = [[5 + i % 7 for i in range(n)] + [6] for n in lengths]
+    data = datasets.Dataset.from_dict(dict(input_ids=ids, labels=[[-100] * (len(o) - 1) + o[-1:] for o in ids]))
+    e = evaluate(loaded[0], data, loaded[1], max_new_tokens=8)
+    assert [len(r.answer.ids) <= room for r, room in zip(e.results["tuned"], (8, 3, 1))] == [True] * 3
+
+def test_predictions_that_cannot_be_written_are_said(loaded, encoder, rows, tmp_path):
+    from segtune.training.evaluate import evaluate
+    e = evaluate(loaded[0], prepared(encoder, rows[:1]))
+    with pytest.raises(RunError, match="cannot be written"): e.write_predictions(tmp_path / "no" / "p.jsonl", loaded[1])
+    assert not (tmp_path / "no").exists()
+
+def test_what_is_missing_for_rouge_is_said_before_the_work(loaded, encoder, rows, monkeypatch):
+    from segtune.training import evaluate as page
+    from segtune.training import packages
+    monkeypatch.setattr(packages, "find_spec", lambda o: None)
+    monkeypatch.setattr(page, "score_tokens", lambda *a, **k: pytest.fail("measured before it asked"))
+    with pytest.raises(MissingError, match="pip install rouge-score"): page.evaluate(loaded[0], prepared(encoder, rows), loaded[1])

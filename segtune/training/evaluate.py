@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 from ..options import SeedOptions
-from ..segments import DataError
+from ..segments import DataError, RunError
 from .packages import need_packages
+from .soft_prompts import answer_task, count_tasks
+from .vocabulary import max_positions
 from .batches import load_rows
 from .generate import generate, spelled
 from .losses import score_tokens
@@ -226,6 +228,12 @@ def _prediction(result): # of one model for one row
     return dict(said, loss=result.loss/result.n_tokens if result.n_tokens else None, tokens=result.n_tokens,
                 accuracy=result.n_hits/result.n_tokens if result.n_tokens else None)
 
+def _predicted(e, tok, i): # of all models for one row
+    q = e.questions[i]
+    asked = {} if q is None else dict(prompt=spelled(tok, q.prompt), expected=q.expected)
+    return dict(row=i, place=e.places[i], **asked, **{m:_prediction(o[i]) for m,o in e.results.items()})
+
+# %% ../../nbs/training/23_evaluate.ipynb #451cf06e
 @patch
 def write_predictions(self:Evaluation,
     path:str|os.PathLike, # File to write
@@ -233,32 +241,52 @@ def write_predictions(self:Evaluation,
 )->str: # `path`
     "Write each row's prompt, expected answer, and what each model made of it, as JSONL."
     part = f'{os.fspath(path)}.part'
-    with open(part, 'w', encoding='utf-8') as f:
-        for i,(place,q) in enumerate(zip(self.places, self.questions)):
-            asked = {} if q is None else dict(prompt=spelled(tok, q.prompt), expected=q.expected)
-            row = dict(row=i, place=place, **asked, **{m:_prediction(o[i]) for m,o in self.results.items()})
-            f.write(json.dumps(row, ensure_ascii=False)+'\n')
-    os.replace(part, path)
+    try:
+        with open(part, 'w', encoding='utf-8') as f:
+            for i in range(len(self.places)): f.write(json.dumps(_predicted(self, tok, i), ensure_ascii=False)+'\n')
+        os.replace(part, path)
+    except OSError as e: raise RunError(f'cannot be written ({e.strerror or e}).', source=os.fspath(path)) from e
     return os.fspath(path)
 
 # %% ../../nbs/training/23_evaluate.ipynb #f3866927
 def _spread(n, most): # which of n things, at most so many, evenly
     return list(range(n)) if most is None or most>=n else [i*n//most for i in range(most)]
 
-def _answer_rows(model, tok, questions, most, progress, **options): # an `Answer` or None for each row
-    can = [i for i,q in enumerate(questions) if q is not None]
-    at,out = [can[k] for k in _spread(len(can), most)],[None]*len(questions)
+def _rooms(model, questions, most): # for each question the longest answer that the model has positions for
+    limit = max_positions(model.config)
+    return [most if limit is None else min(most, limit-len(q.prompt)) for q in questions]
+
+# %% ../../nbs/training/23_evaluate.ipynb #a8ab7a81
+def _answer_rows(model, tok, questions, tasks, most, progress, **options): # an `Answer` or None for each row
+    can,out = [i for i,q in enumerate(questions) if q is not None],[None]*len(questions)
+    at = [can[k] for k in _spread(len(can), most)]
     if not at: return out
     longest = max(questions[i].n_expected for i in at)
-    options = {'max_new_tokens':longest+longest//2+8, **options}
+    room = _rooms(model, [questions[i] for i in at], options.pop('max_new_tokens', None) or longest+longest//2+8)
+    groups,n = {},0
+    for i,r in zip(at, room):
+        if r>0: groups.setdefault((tasks[i], r), []).append(i)
     with progress('answering', len(at)) as done:
-        found = generate(model, tok, [questions[i].prompt for i in at], done=done, **options)
-    for i,a in zip(at, found): out[i] = a
+        for (task,r),those in groups.items():
+            def count(k, n=n): return done(n+k) if done else None
+            prompts = [questions[i].prompt for i in those]
+            found = generate(answer_task(model, task), tok, prompts, max_new_tokens=r, done=count, **options)
+            for i,a in zip(those, found): out[i] = a
+            n += len(those)
+    answer_task(model)
     return out
 
 # %% ../../nbs/training/23_evaluate.ipynb #db1762d4
 def _silent(what, total): return nullcontext()
 
+def _asked(model, rows, tok): # `Question` or None, and the task, of each row
+    n_tasks = count_tasks(model) if 'task_ids' in rows.column_names else 1
+    tasks = list(rows['task_ids']) if n_tasks>1 else [0]*len(rows)
+    if tok is None: return [None]*len(rows),tasks
+    need_packages(['rouge_score'], 'pip install rouge-score')   # before the work begins
+    return [row_question(tok, r['input_ids'], r['labels']) for r in rows],tasks
+
+# %% ../../nbs/training/23_evaluate.ipynb #9bfa1ed3
 def evaluate(
     model, # A model, with or without an adapter
     rows, # Prepared rows: a dataset, or its directory
@@ -274,11 +302,11 @@ def evaluate(
 )->Evaluation:
     "Measure a model on prepared rows, and its base."
     rows,show,options = load_rows(rows),progress or _silent,dict(options, batch_size=batch_size)
-    questions = [None if tok is None else row_question(tok, r['input_ids'], r['labels']) for r in rows]
+    questions,tasks = _asked(model, rows, tok)
     def measure(name):
         with show(f'measuring {name}', len(rows)) as done:
             scores = score_tokens(model, rows, batch_size=batch_size, done=done)
-        return _results(scores, _answer_rows(model, tok, questions, n_answers, show, **options), questions)
+        return _results(scores, _answer_rows(model, tok, questions, tasks, n_answers, show, **options), questions)
     if not hasattr(model, 'disable_adapter'): results = dict(model=measure('the model'))
     else:
         with model.disable_adapter(): results = dict(base=measure('base'))
