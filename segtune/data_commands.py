@@ -40,13 +40,16 @@ def preprocess(config:ConfigPath, set:Overrides=None,
     debug:Annotated[bool, typer.Option('--debug', help='Print rows with their labels')]=False,
     debug_num_examples:Annotated[int, typer.Option(min=0, help='How many', metavar='N')]=1,
     debug_text_only:Annotated[bool, typer.Option('--debug-text-only', help='Without labels and ids')]=False,
-    workers:Annotated[Optional[int], typer.Option(min=1, help='Processes that encode rows', metavar='N')]=None):
+    workers:Annotated[Optional[int], typer.Option(min=1, help='Processes that encode rows', metavar='N')]=None,
+    engine:Annotated[Optional[str], typer.Option(help='local, or ray for a cluster', metavar='ENGINE')]=None):
     "Prepare the data: tokens and labels, on disk."
-    project = open_project(config, [*(set or []), *([f'dataset_num_proc={workers}'] if workers else [])])
+    given = dict(dataset_num_proc=workers, dataset_engine=engine)
+    project = open_project(config, [*(set or []), *(f'{k}={v}' for k,v in given.items() if v)])
     tell_prepared(project)
     if debug or debug_text_only or project.cfg.debug:
         _print_rows(project.prepared, project.tokenizer, debug_num_examples, debug_text_only, project.cfg.seed)
     project.check_split()
+    if plan := project.bins: say(*plan.lines())
     stop_on_findings(project)
 
 # %% ../nbs/13c_data_commands.ipynb #2942e84f
@@ -131,7 +134,8 @@ def _print_report(project, path, n_rows): # where it is, as a link that a termin
 
 def _print_stats(project):
     from segtune.look.stats import stats_lines
-    say(*stats_lines(project.stats(), project.cfg.sequence_len))
+    plan = project.bins
+    say(*stats_lines(project.stats(), project.cfg.sequence_len), *(plan.lines() if plan else ()))
 
 def _nothing_found(project, grep): # on standard error, since a script reads rows
     n = project.prepared.count.rows

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Boundary', 'Adapter', 'SeedOptions', 'ShuffleOptions', 'LengthOptions', 'TokenizerOptions', 'FormatOptions',
-           'RowOptions', 'SplitOptions', 'LintOptions', 'HoldOutOptions', 'WorkerOptions', 'PrepareOptions',
-           'PrecisionOptions', 'ModelOptions', 'VocabularyOptions', 'LoraOptions', 'SoftPromptOptions',
-           'AdapterOptions', 'BatchOptions', 'StepOptions', 'OrderOptions', 'PackingOptions', 'PaddingOptions',
-           'NoiseOptions', 'ComputeOptions', 'WarmupOptions', 'OptimizerOptions', 'ScheduleOptions', 'RateOptions',
-           'LearningOptions', 'LisaOptions', 'LogEvalSaveOptions', 'TrainerOptions', 'WeightOptions', 'RunOptions',
-           'TrainOptions', 'takes']
+           'RowOptions', 'SplitOptions', 'LintOptions', 'HoldOutOptions', 'WorkerOptions', 'EncodeOptions',
+           'PrepareOptions', 'PrecisionOptions', 'ModelOptions', 'VocabularyOptions', 'LoraOptions',
+           'SoftPromptOptions', 'AdapterOptions', 'BatchOptions', 'StepOptions', 'OrderOptions', 'PackingOptions',
+           'PaddingOptions', 'NoiseOptions', 'ComputeOptions', 'WarmupOptions', 'OptimizerOptions', 'ScheduleOptions',
+           'RateOptions', 'LearningOptions', 'LisaOptions', 'LogEvalSaveOptions', 'TrainerOptions', 'WeightOptions',
+           'RunOptions', 'TrainOptions', 'takes']
 
 # %% ../nbs/00a_options.ipynb #0a0p0004
 from typing import Any, Literal
@@ -79,12 +79,18 @@ class LintOptions(Options):
 class HoldOutOptions(SplitOptions, LintOptions):
     "What lint is told of a dataset."
 
+# %% ../nbs/00a_options.ipynb #0a0p00wk
 class WorkerOptions(Options):
     "How much of the machine is used."
     dataset_num_proc:Count|None = opt(None, 'Processes that encode rows; one for small data, else up to one per core',
                                       'there all cores if not given')
+    dataset_engine:Literal['local','ray'] = opt(
+        'local', 'Where rows are encoded: on this machine or on a Ray cluster', own)
 
-class PrepareOptions(RowOptions, HoldOutOptions, WorkerOptions):
+class EncodeOptions(RowOptions, WorkerOptions):
+    "Which rows stay, and where they are encoded."
+
+class PrepareOptions(EncodeOptions, HoldOutOptions):
     "Every option of preparing and linting."
 
 # %% ../nbs/00a_options.ipynb #0a0p000c

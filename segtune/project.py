@@ -19,6 +19,7 @@ from .config import Config, DatasetEntry, SourceKeys, load_config
 from .data.findings import prepare_and_lint, row_findings, stats_of
 from .data.prepared import PreparedData
 from .data.formats import find_format
+from .data.bins import BinPlan, stored_bins
 from .data.lineage import origins, SourceRow, source_rows
 from .models import bundled_path
 from .data.prepare import Prepared, train_val_split
@@ -358,3 +359,12 @@ def train(self:Project,
         raise ConfigError(f'no such directory: {last!r}.', source=self.path, field='resume_from_checkpoint')
     rows,held = self.rows()
     return run(cfg.base_model, rows, eval_set=held, resume=resume, overwrite=overwrite, log=log, o=cfg)
+
+# %% ../nbs/11_project.ipynb #5b200040
+@patch(as_prop=True)
+def bins(self:Project)->BinPlan|None: # None: the config does not pack, or by common beginnings
+    "The bins of the rows to train on, planned once."
+    cfg = self.cfg
+    if not cfg.sample_packing or cfg.group_by_prefix: return None
+    shuffled = cfg.shuffle_merged_datasets and not cfg.curriculum_sampling
+    return stored_bins(self.prepared.path, self.split[0], cfg.sequence_len*cfg.micro_batch_size, shuffled)

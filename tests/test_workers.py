@@ -1,6 +1,8 @@
 "Several processes: the same bytes, one error, nobody left behind."
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +192,40 @@ def test_workers_end_with_the_run(tmp_path, how):
         assert os.listdir(d/'last_run_prepared') == [] and not any(map(alive, pids))
         return
     until(lambda: not any(map(alive, pids)))
+
+
+def killed_and_run_again(d, times, seed):
+    "kill -9 of the run or of one of its workers at random moments; then the bytes of a run that nobody disturbed"
+    draw = random.Random(seed)
+    began = time.time()
+    assert preprocess(d, '--workers', '2', '--set', 'dataset_prepared_path=whole').returncode == 0
+    took, (key,) = time.time()-began, os.listdir(d/'whole')
+    done = 0
+    for _ in range(times):
+        run = subprocess.Popen([*segtune, 'preprocess', 'config.yml', '--workers', '2', '--set', 'dataset_prepared_path=killed'],
+                               cwd=d, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(0.2, 1)*took)
+        victims = [run.pid, *children(run.pid)]
+        try: os.kill(draw.choice(victims), signal.SIGKILL)
+        except ProcessLookupError: pass
+        run.wait()
+        until(lambda gone=victims: not any(map(alive, gone)))
+        seen = {o for o in os.listdir(d/'killed') if not o.startswith('.')} if (d/'killed').exists() else set()
+        assert seen <= {key}
+        if seen:
+            assert contents(d/'killed'/key) == contents(d/'whole'/key)
+            shutil.rmtree(d/'killed'/key)
+            done += 1
+    assert done < times, 'no run was killed before its end'
+    assert preprocess(d, '--workers', '2', '--set', 'dataset_prepared_path=killed').returncode == 0
+    assert contents(d/'killed') == contents(d/'whole'), 'something was left behind'
+
+
+def test_kills_at_random_moments_leave_nothing_half_made(tmp_path): killed_and_run_again(project(tmp_path, 4000), 3, seed=1)
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_leave_nothing_half_made(tmp_path): killed_and_run_again(project(tmp_path, 6000), 50, seed=2)
 
 
 SCRIPT = '''

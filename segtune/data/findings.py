@@ -92,7 +92,7 @@ def _lint_again(p, name, sources, tokenizer, options, linter, report): # None: `
             stack.enter_context(locked(file.with_suffix('.lock'), on_wait=lambda path: None))
         if (known := _read_report(file)) is not None: return known
         job = ShardJob(sources, tokenizer, options, linter=linter)
-        with closing(shard_results(job, sources, options.dataset_num_proc)) as results:
+        with closing(shard_results(job, sources, options)) as results:
             for made in results: linter.merge(made.linter)
         report(file.parent, p.count)
 
@@ -126,7 +126,7 @@ def prepare_and_lint(
     def report(folder, count): # written beside the data
         if held: add_held_out(linter, held)
         made.append(_write_report(folder/name, linter.report(held_rows(count.rows, held, **split))))
-    p = prepare(sources, tokenizer, dir, linter=linter, add=report, dataset_num_proc=o.dataset_num_proc, o=o)
+    p = prepare(sources, tokenizer, dir, linter=linter, add=report, o=o)
     known = None if made else _lint_again(p, name, sources, tokenizer, o, linter, report)
     return replace(p, lint=known or made[0])
 

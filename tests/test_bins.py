@@ -1,0 +1,70 @@
+"Planned bins against the bins that training reads."
+import json
+
+import numpy as np
+import pytest
+from conftest import make_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segtune.data.bins import plan_bins, row_lengths, stored_bins
+from segtune.data.findings import prepare_and_lint
+from segtune.data.formats import find_format
+from segtune.data.shards import Source
+from segtune.data.sources import find_rows
+from segtune.project import Project
+from segtune.training.batches import RowCounts, RowOrder, count_rows
+from segtune.training.orders import BinOrder
+
+rows = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=rows, shuffled=st.booleans(), seed=st.integers(0, 99))
+def test_training_reads_as_many_bins_of_the_same_sizes(rows, shuffled, seed):
+    lengths, trained = (np.array(o) for o in zip(*rows))
+    plan = plan_bins(range(len(rows)), lengths, trained, 64, shuffled)
+    order = BinOrder(RowCounts(lengths, trained, '', lengths, lengths), 64, RowOrder(len(rows), seed, shuffled=shuffled))
+    for epoch in range(2):
+        read = order.bins(epoch)
+        assert sorted(sum(lengths[list(b)]) for b in read) == sorted(plan.filled.tolist())
+        if not shuffled: assert [list(b) for b in read] == plan.bins
+    assert sorted(i for b in plan.bins for i in b) == np.flatnonzero(trained).tolist()
+    assert all(n <= 64 for n in plan.filled)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    lines = [dict(segments=[dict(text='word '*(i % 17+1), label=False), dict(text=' end'*(i % 3), label=True)]) for i in range(200)]
+    (tmp_path/'data.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in lines))
+    tok = make_tokenizer('gpt2')
+    return prepare_and_lint([Source(r, find_format('segments', tok)) for r in find_rows(str(tmp_path/'data.jsonl'))], tok, tmp_path/'out')
+
+
+def test_lengths_are_those_that_training_counts(prepared):
+    from datasets import load_from_disk
+    counts = count_rows(load_from_disk(str(prepared.path)))
+    lengths, trained = row_lengths(prepared.path)
+    assert np.array_equal(lengths, counts.lengths) and np.array_equal(trained, counts.trained)
+
+
+def test_bins_are_kept_beside_the_data_and_found_again(prepared):
+    plan = stored_bins(prepared.path, list(range(150)), 64)
+    (file,) = (prepared.path/'.segtune').glob('bins-*.arrow')
+    assert stored_bins(prepared.path, list(range(150)), 64).bins == plan.bins
+    file.write_bytes(b'damaged')
+    assert stored_bins(prepared.path, list(range(150)), 64).bins == plan.bins
+    stored_bins(prepared.path, list(range(150)), 128)
+    assert len(list((prepared.path/'.segtune').glob('bins-*'))) == 2
+
+
+def test_a_config_that_packs_has_bins_of_the_rows_it_trains(tmp_path):
+    from segtune.models import bundled
+    lines = [dict(instruction=f'{i}?', output='yes '*(i % 9+1)) for i in range(60)]
+    (tmp_path/'data.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in lines))
+    text = f'base_model: {bundled("gpt2")}\ndatasets: [{{path: data.jsonl, type: alpaca}}]\nsequence_len: 256\nval_set_size: 10\n'
+    (tmp_path/'config.yml').write_text(text)
+    assert Project.open(tmp_path/'config.yml').bins is None
+    plan = Project.open(tmp_path/'config.yml', ['sample_packing=true', 'micro_batch_size=2']).bins
+    assert plan.capacity == 512 and sum(map(len, plan.bins)) == 50
+    assert 'packing: ' in plan.lines()[0] and f'{plan.efficiency:.1%} filled' in plan.lines()[0]
