@@ -638,3 +638,70 @@ def test_an_added_space_looks_like_nothing_in_a_text(bench, made_bench):
     assert signs and {t for t, _ in signs} == {''}
     grounds = bench.execute_script("return [...document.querySelectorAll('#shown .sg-tok, #shown .sg-mark')].map(e => getComputedStyle(e).backgroundColor)")
     assert {g for _, g in signs}.isdisjoint(grounds)
+
+
+# ---- a project's report
+
+def read_page(path):
+    "The tables of a page; its lists of rows: of each rule, of held-out rows, and the groups"
+    meta = json.loads(re.search(r'id="meta">(.*?)</script>', path.read_text(encoding='utf-8'), re.S)[1])
+    ints = read_varints(zlib.decompress(base64.b64decode(meta['lists'])))
+    def one(): return list(accumulate(ints.pop(0) for _ in range(ints.pop(0))))
+    hits = {r['id']: one() for r in meta['rules']}
+    held = one()
+    return meta, hits, held, [one() for _ in range(ints.pop(0))], [one() for _ in range(ints.pop(0))]
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    def rows(numbers, answer=' It is {} indeed.</s>'): return [dict(segments=[dict(label=False, text=f'<s>Q: what is {i}?\nA:'), dict(label=True, text=answer.format(i))]) for i in numbers]
+    data = [*rows(range(30)), dict(segments=[]), *rows(range(5)), *rows(range(40, 1500), ' {}')]
+    (tmp_path/'qa.jsonl').write_text('\n'.join(map(json.dumps, data)))
+    (tmp_path/'held.jsonl').write_text('\n'.join(map(json.dumps, rows([3, 900, 2000]))))
+    config = dict(base_model='bundled:mistral-v0.1', adapter='lora', datasets=[dict(path='qa.jsonl', type='segments')])
+    def opened(**more):
+        from segtune.project import Project
+        (tmp_path/'config.yml').write_text(json.dumps({**config, **more}))
+        return Project.open('config.yml')
+    return opened
+
+def test_a_project_reports_all_of_its_rows(project, tmp_path):
+    "Every hit, more than a thousand of one rule, against lint of each row alone; and the held-out file, marked, with its own text."
+    p = project(test_datasets=[dict(path='held.jsonl', type='segments')])
+    meta, hits, held, same, _ = read_page(p.report(tmp_path/'r.html'))
+    assert (meta['rows'], meta['n_train'], held) == (1498, 1495, [1495, 1496, 1497])
+    assert len(hits['no-eos']) == 1460 and hits['duplicate'] == list(range(30, 35)) and hits['train-eval-overlap'] == [3, 33]
+    for i in (0, 3, 20, 34, 35, 800, 1494):
+        alone = {o.rule for o in p.findings(p.rows_at([i])[0])}
+        assert alone == {k for k, o in hits.items() if i in o and k not in ('duplicate', 'train-eval-overlap', 'eval-prompt-overlap', 'trained-share', 'near-duplicate', 'conflicting-answers')}
+    assert [3, 33, 1495] in same and meta['sources'] == ['qa.jsonl', 'held.jsonl'] and meta['exact'] == {}
+
+def test_rows_that_are_drawn_are_marked(project, tmp_path):
+    p = project(val_set_size=10)
+    meta, _, held, _, _ = read_page(p.report(tmp_path/'r.html'))
+    assert meta['rows'] == meta['n_train'] == 1495 and len(held) == 10
+
+def test_of_many_rows_the_first_are_shown(project, tmp_path):
+    "What is said of the others stays true, and names no row of the page."
+    p = project(test_datasets=[dict(path='held.jsonl', type='segments')])
+    path = p.report(tmp_path/'r.html', 32)
+    meta, hits, held, _, _ = read_page(path)
+    assert (meta['rows'], meta['n_train'], held) == (35, 32, [32, 33, 34])
+    assert hits['duplicate'] == [30, 31] and 'no-eos' in hits and hits['no-eos'] == []
+    assert all(f[0] < 32 for f in meta['found'] if meta['rules'][f[1]]['id'] != 'near-duplicate')
+    assert '1,460 rows more: dropped, or not in this report' in path.read_text(encoding='utf-8')
+
+@pytest.mark.slow
+def test_fifty_thousand_rows(driver, tmp_path):
+    "Opened, searched, counted; and small."
+    tok, rng, n = make_tokenizer('mistral'), random.Random(2), 50_000
+    rows = [[Segment(f'<s>Question {i}: {" ".join(rng.choice(words) for _ in range(40))}\nA:', False), Segment(f' {" ".join(rng.choice(words) for _ in range(20))}</s>', True)] for i in range(n)]
+    hits = {'odd': np.flatnonzero(np.arange(n) % 3 == 0), 'rare': [49_999]}
+    findings = [Found('odd', 'warning', 0, 0, 'odd', 'Nothing.'), Found('rare', 'note', 49_999, 0, 'rare', 'Nothing.')]
+    path = write_report(tmp_path/'big.html', Encoder(tok).encode(rows, spans=True), tok, findings, hits=hits, near=False)
+    assert path.stat().st_size < 10e6
+    enter(driver, path)
+    assert count(driver) == n
+    assert choose(driver, rule='none')[0] == n-len({*hits['odd'].tolist(), 49_999})
+    assert choose(driver, rule='', query='question 49999:') == (1, [49_999])
+    assert errors(driver) == []

@@ -311,6 +311,9 @@ class RowsView:
     def __len__(self): return len(self.rows)
     def __getitem__(self, i): return RowView(self.tok, self.rows[i], self.place(i))
     def __repr__(self): return f'{len(self):,} rows'
+    def _repr_html_(self): # the first one, so that there is something to see
+        first = f'; the first of them:</p>{self[0]._repr_html_()}' if len(self) else '</p>'
+        return f'<p>{self!r}{first}'
     def place(self,
         i:int, # Row, from 0
     )->str: # `row 17`, and where it came from if that is known
