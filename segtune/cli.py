@@ -55,7 +55,7 @@ def _run(): # exit code and message
     try:
         with at_end: code = app(standalone_mode=False) or 0
         return code, 'interrupted' if code==130 else '' # typer has caught Ctrl-C, and says nothing
-    except SegtuneError as e: return 2, '\n'.join(filter(None, [str(e), _own_traceback(e)]))
+    except SegtuneError as e: return e.exit_code, '\n'.join(filter(None, [str(e), _own_traceback(e)]))
     except KeyboardInterrupt: return 130, 'interrupted'
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

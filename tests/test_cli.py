@@ -383,3 +383,29 @@ def test_colours_only_where_a_terminal_is(project):
     assert not re.search(r'\x1b\[[\d;]*3\dm', on_a_terminal(project, 'lint', 'config.yml', NO_COLOR='1'))
     assert '\x1b' not in segtune(project, 'lint', 'config.yml').stdout
     assert '\x1b[3' in on_a_terminal(project, 'preprocess', 'config.yml', '--debug')
+
+
+# ---- exit codes of errors
+
+@pytest.mark.parametrize("code", [1, 2, 130, 143])
+def test_an_error_ends_with_its_own_exit_code(monkeypatch, code):
+    "a mistake of the user's is 2, a run that began and failed 1, and one that a signal ended 128 and the signal's number"
+    import segtune.cli as cli
+    from segtune.segments import SegtuneError
+    from segtune.training.checkpoints import FailedRun
+    from segtune.training.interruptions import Interrupted
+    errors = {1: FailedRun("the loss is nan."), 2: SegtuneError("wrong."), 130: Interrupted("stopped.", 2), 143: Interrupted("stopped.", 15)}
+    def app(**how): raise errors[code]
+    monkeypatch.setattr(cli, "app", app)
+    assert cli._run() == (code, str(errors[code]))
+
+def test_a_command_that_is_told_to_stop_says_so_by_its_exit_code(tmp_path):
+    import signal
+    row = dict(segments=[dict(text="Q", label=False), dict(text=" A<|im_end|>", label=True)])
+    (tmp_path / "a.jsonl").write_text((json.dumps(row) + "\n") * 8)
+    (tmp_path / "c.yml").write_text("base_model: bundled:tiny\nadapter: lora\nlora_target_linear: true\nmax_steps: 100000\nsave_steps: 0\ndatasets: [{path: a.jsonl}]\n")
+    p = subprocess.Popen([sys.executable, "-m", "segtune", "train", "c.yml"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert any(o.startswith("step ") for o in p.stdout)
+    p.send_signal(signal.SIGTERM)
+    err = p.communicate(timeout=120)[1]
+    assert p.returncode == 143 and "stopped by SIGTERM after step" in err
