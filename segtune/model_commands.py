@@ -14,6 +14,7 @@ from .console import (ConfigPath, Overrides, command, is_first, is_terminal, ope
                              working, write)
 from .data_commands import stop_on_findings
 from .segments import ConfigError, printable
+from .grid import grid_points, grid_table, run_grid
 
 # %% ../nbs/13d_model_commands.ipynb #7d2ba7e6
 def _train(project, resume, overwrite): # a `TrainResult`
@@ -23,15 +24,22 @@ def _train(project, resume, overwrite): # a `TrainResult`
             say(line)
         return project.train(resume=resume, overwrite=overwrite, log=log)
 
+def _train_grid(project, points, resume, overwrite):
+    lines = run_grid(project.path, points, resume=resume, overwrite=overwrite, log=say)
+    say(f'\n{grid_table(lines).to_string(index=False)}')
+    say(f'\nrun by run, with a table and a picture (grid.csv, grid.svg): {project.cfg.output_dir}')
+
 @command('Train', 'segtune train config.yml --resume')
 def train(config:ConfigPath, set:Overrides=None,
     resume:Annotated[bool, typer.Option('--resume', help='Resume from the latest complete checkpoint')]=False,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Remove an earlier run in output_dir')]=False):
     "Train an adapter on the prepared data."
     if not is_first(): sys.stdout = open(os.devnull, 'w')
-    project = open_project(config, set)
+    points = grid_points(set or [])
+    project = open_project(config, points[0])
     tell_prepared(project)
     stop_on_findings(project)
+    if len(points)>1: return _train_grid(project, points, resume, overwrite)
     result = _train(project, resume, overwrite)
     if result.eval_before is not None: say(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
     say(f'adapter and loss curve: {result.output_dir}')
