@@ -345,3 +345,10 @@ def test_what_is_missing_for_rouge_is_said_before_the_work(loaded, encoder, rows
     monkeypatch.setattr(packages, "find_spec", lambda o: None)
     monkeypatch.setattr(page, "score_tokens", lambda *a, **k: pytest.fail("measured before it asked"))
     with pytest.raises(MissingError, match="pip install rouge-score"): page.evaluate(loaded[0], prepared(encoder, rows), loaded[1])
+
+def test_a_terminal_sees_the_same_answers(loaded, prompts, capsys):
+    from segtune.model_commands import _stream
+    model, tok = loaded
+    _stream(model, tok, [(f"row {i}", p) for i, p in enumerate(prompts)], dict(max_new_tokens=12, batch_size=3))
+    texts = [f"--- row {i}\n{tok.to_bytes(p).decode()}\n--- tuned\n{a.text}\n\n" for i, (p, a) in enumerate(zip(prompts, answers(loaded, prompts)))]
+    assert capsys.readouterr().out == "".join(texts)
