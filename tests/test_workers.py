@@ -13,12 +13,13 @@ import pytest
 from conftest import make_tokenizer
 
 from segtune.data.findings import prepare_and_lint
-from segtune.data.formats import find_format
+from segtune.data.formats import RowFormat, find_format
 from segtune.data.shards import Source
 from segtune.data.sources import Rows, find_rows
 from segtune.data.workers import packed, pooled
+from segtune.formats.base import FormatContext, note
 from segtune.models import bundled
-from segtune.segments import ConfigError, DataError
+from segtune.segments import ConfigError, DataError, Segment
 
 segtune = [sys.executable, '-c', 'from segtune.cli import main; main()']
 config = '''base_model: {tok}
@@ -230,7 +231,7 @@ def test_fifty_kills_at_random_moments_leave_nothing_half_made(tmp_path): killed
 
 SCRIPT = '''
 import segtune.data.prepare as prepare
-from segtune.data.formats import find_format
+from segtune.data.formats import RowFormat, find_format
 from segtune.data.shards import Source
 from segtune.data.sources import find_rows
 from segtune.models import bundled
@@ -294,14 +295,17 @@ def test_rows_are_read_only_a_few_shards_ahead(tmp_path):
         assert next(results) == i and len(taken) <= i+4
 
 
-def test_notes_of_formats_and_tokenizers_come_back(tmp_path):
+def test_notes_of_formats_come_back(tmp_path):
+    "counted over all shards, with the first place"
     tok = make_tokenizer('gpt2')
     def run(n):
-        fmt = find_format('chat_template', tok, chat_template='chatml', sequence_len=64)
-        message = dict(role='assistant', content='x')
-        rows = [dict(messages=[dict(role='user', content=f'{i}'), message]) for i in range(2100)]
-        fmt.noted['something odd'] = (0, '')
-        s = Source(Rows('rows', lambda: enumerate(rows, 1)), fmt)
-        prepare_and_lint([s], tok, tmp_path/f'{n}', dataset_num_proc=n)
+        notes = {}
+        context = FormatContext({}, notes=notes)
+        def write(row, at):
+            if row['i'] % 700 == 650: note(context, 'something is odd', at)
+            return [Segment(str(row['i']), False), Segment('.', True)]
+        fmt = RowFormat('own', 'split', write, dict(type='own'), noted=notes)
+        s = Source(Rows('rows', lambda: ((i, dict(i=i)) for i in range(1, 2101))), fmt)
+        assert prepare_and_lint([s], tok, tmp_path/f'{n}', dataset_num_proc=n).count.rows == 2100
         return fmt.notes
-    assert run(1) == run(2)
+    assert run(1) == run(2) == ['something is odd (3 rows, first rows:650)']
