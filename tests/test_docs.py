@@ -52,3 +52,26 @@ def test_a_name_that_is_a_link_already_is_linked_once():
         def linkify(self, text): return text.replace("`f`", "[`f`](page.html#f)")
     made = docs.linkify("[`f`](own.ipynb) and `f`", Names())
     assert made == "[<code>f</code>](own.ipynb) and [`f`](page.html#f)"
+
+def shown(o):
+    from nbdev.showdoc import show_doc
+    return docs.plain_doc(show_doc(o)._repr_markdown_(), o)
+
+def test_a_command_is_documented_by_its_help():
+    from segtune import data_commands
+    text = shown(data_commands.lint)
+    assert "Annotated" not in text and "def lint" not in text
+    assert "Usage: segtune lint [OPTIONS] CONFIG" in text and "--strict" in text and "segtune lint config.yml --strict" in text
+
+def test_options_are_documented_by_their_table():
+    from segtune.config import Config
+    from segtune.options import RowOptions
+    text = shown(RowOptions)
+    assert "data:Any" not in text and "class RowOptions(" in text and "| `on_bad` |" in text and "| `seed` |" not in text
+    assert "| `on_lint` |" in shown(Config) and "| `learning_rate` |" not in shown(Config)
+
+def test_other_documentation_stays_as_it_is():
+    from nbdev.showdoc import show_doc
+
+    from segtune.encoder import Encoder
+    assert shown(Encoder) == show_doc(Encoder)._repr_markdown_() and "boundary" in shown(Encoder)

@@ -69,6 +69,34 @@ def fold_source(cell):
     if cell.cell_type == "code" and "exports" in cell.directives_:
         cell.source = f'#| code-fold: true\n#| code-summary: "Source"\n{cell.source}'
 
+SIGNATURE = re.compile(r"```python\n(?:def|class) .*?\n```", re.DOTALL)
+
+def command_help(o):
+    "What `segtune NAME --help` prints, if `o` is the function of a command"
+    from segtune.cli import app
+    if not any(o is c.callback for c in app.registered_commands): return None
+    from typer.testing import CliRunner
+    return CliRunner().invoke(app, [o.__name__, "--help"], prog_name="segtune", terminal_width=80).output.strip()
+
+def own_options(o):
+    "The options that a group declares itself, as a table; None for anything else"
+    from pydantic import BaseModel
+
+    from segtune.declare import options_table
+    if not (isinstance(o, type) and issubclass(o, BaseModel)): return None
+    plain = [f"{k}: {v.annotation}" for k, v in o.model_fields.items() if not v.json_schema_extra]
+    if plain: return ""
+    return options_table(o, leave_out={*o.model_fields} - {*vars(o).get("__annotations__", ())}) if o.model_fields else ""
+
+def plain_doc(markdown, o):
+    "A command's documentation is its help and that of options their table: the signature of either says nothing"
+    if text := command_help(o): return SIGNATURE.sub(lambda m: f"```text\n{text}\n```", markdown, count=1)
+    table = own_options(o)
+    if table is None: return markdown
+    above = ", ".join(b.__name__ for b in o.__bases__)
+    head = SIGNATURE.sub(lambda m: f"```python\nclass {o.__name__}({above})\n```", markdown, count=1)
+    return f"{head}\n\n{table}\n" if table.count("\n") > 1 else head
+
 class document(Processor):
     "Run the `show_doc` cells against the exported module, and no other cell"
     def begin(self):
@@ -81,6 +109,11 @@ class document(Processor):
         if cell.cell_type != "code" or not re.search(r"^show_doc\(", cell.source, re.MULTILINE): return
         self.shell.cell(cell)
         if self.shell.exc: raise RuntimeError(f"{self.nb.module_}: {cell.source} failed. Run nbdev_export first.") from self.shell.exc
+        name = re.match(r"show_doc\(\s*([\w.]+)", cell.source.split("\n", 1)[-1] if cell.source.startswith("#|") else cell.source)
+        o = self.shell.user_ns.get(name[1]) if name else None
+        for out in cell.outputs:
+            data = out.get("data", {})
+            if o is not None and "text/markdown" in data: data["text/markdown"] = plain_doc("".join(data["text/markdown"]), o).splitlines(True)
 
 class source_last(Processor):
     "The source of an exported cell follows the documentation of everything in it"
