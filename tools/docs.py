@@ -109,11 +109,13 @@ class document(Processor):
         if cell.cell_type != "code" or not re.search(r"^show_doc\(", cell.source, re.MULTILINE): return
         self.shell.cell(cell)
         if self.shell.exc: raise RuntimeError(f"{self.nb.module_}: {cell.source} failed. Run nbdev_export first.") from self.shell.exc
-        name = re.match(r"show_doc\(\s*([\w.]+)", cell.source.split("\n", 1)[-1] if cell.source.startswith("#|") else cell.source)
+        name = re.search(r"^show_doc\(\s*([\w.]+)", cell.source, re.MULTILINE)
         o = self.shell.user_ns.get(name[1]) if name else None
         for out in cell.outputs:
             data = out.get("data", {})
-            if o is not None and "text/markdown" in data: data["text/markdown"] = plain_doc("".join(data["text/markdown"]), o).splitlines(True)
+            if o is None or "text/markdown" not in data: continue
+            data["text/markdown"] = plain_doc("".join(data["text/markdown"]), o).splitlines(True)
+            if "text/plain" in data: data["text/plain"] = [o.__name__]
 
 class source_last(Processor):
     "The source of an exported cell follows the documentation of everything in it"
