@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segtune.encoder import Encoder
-from segtune.look.view import _line, as_row, char_pieces, fold, segment_numbers, show, token_line, token_table, view_tokens, visible
+from segtune.look.view import _line, as_row, char_pieces, fold, segment_numbers, show, token_line, token_table, view, view_tokens, visible
 from segtune.pieces import boundaries
 from segtune.segments import Segment
 
@@ -113,3 +113,12 @@ def test_text_in_html_is_escaped():
     tok = make_tokenizer('gpt2')
     html = show(tok, Encoder(tok).encode_row([Segment('<script>alert(1)</script>"onload="', True)]), place='<img src=x>"')._repr_html_()
     assert '<script' not in html and '<img' not in html
+
+
+def test_several_rows_print_their_first():
+    "Not only how many there are"
+    tok = make_tokenizer('byte-level')
+    rows = [([1], [1])]*5
+    said = repr(view(tok, rows))
+    assert said.startswith('5 rows\n\nrow 0\n') and said.count('\n\nrow ') == 3
+    assert repr(view(tok, rows[:1])).startswith('1 row\n')

@@ -310,7 +310,10 @@ class RowsView:
 
     def __len__(self): return len(self.rows)
     def __getitem__(self, i): return RowView(self.tok, self.rows[i], self.place(i))
-    def __repr__(self): return f'{len(self):,} rows'
+    def __repr__(self): # the first three, one under the other
+        first = [f'{self.place(i)}\n{self[i]!r}' for i in range(min(3, len(self)))]
+        return '\n\n'.join([f'{len(self):,} row{"s"*(len(self)!=1)}', *first])
+
     def _repr_html_(self): # the first one, so that there is something to see
         first = f'; the first of them:</p>{self[0]._repr_html_()}' if len(self) else '</p>'
         return f'<p>{self!r}{first}'
