@@ -325,6 +325,7 @@ class RowsView:
         known = self.places(n) if callable(self.places) else self.places[n] if self.places else ''
         return f'row {n}' + f' · {known}'*bool(known)
 
+# %% ../../nbs/look/00_view.ipynb #3cd30b20
 def view(
     tok, # A `FastTokenizer`
     rows, # A sequence of encoded rows, `(ids, labels)` pairs or dicts with `input_ids` and `labels`
