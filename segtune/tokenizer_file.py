@@ -62,10 +62,15 @@ _sections = ('added_tokens','normalizer','pre_tokenizer','model')
 _token_keys = {'id','content','single_word','lstrip','rstrip','normalized','special'}
 _part_keys = dict(Metaspace='prepend_scheme', ByteLevel='add_prefix_space')
 
+def _is_token(t): # an added token with every field, each of its type
+    flags = _token_keys-{'id','content'}
+    typed = type(t.get('id')) is int and isinstance(t.get('content'), str)
+    return typed and all(isinstance(t.get(k), bool) for k in flags)
+
 def _is_current(spec): # has it every field that this page reads?
     try:
         if not isinstance(spec['model'].get('vocab', {}), (dict, list)) or not spec['model']['type']: return False
-        if any(k not in spec for k in _sections) or any(_token_keys-set(t) for t in spec['added_tokens']): return False
+        if any(k not in spec for k in _sections) or not all(map(_is_token, spec['added_tokens'])): return False
         parts = [*nested_parts(spec['normalizer']), *nested_parts(spec['pre_tokenizer'])]
         return all(_part_keys.get(p['type'], 'type') in p for p in parts)
     except (KeyError, TypeError, AttributeError): return False

@@ -102,3 +102,11 @@ def test_a_text_that_the_library_cannot_encode_names_the_tokenizer(what):
         assert 'dropped-text' not in {o.rule for o in found}
         return
     with pytest.raises(TokenizerError, match='cannot encode'): encoder.encode([odd]) if what == 'encode' else format_context(tok).encode('x')
+
+
+@pytest.mark.parametrize('field,value', [('content', True), ('content', None), ('content', ['a']), ('id', 'x'), ('id', 1.5), ('special', 'yes'), ('lstrip', None)])
+def test_an_added_token_of_another_type_is_refused_or_read_as_the_library_reads_it(tmp_path, field, value):
+    spec = json.loads((bundled('gpt2')/'tokenizer.json').read_text())
+    spec['added_tokens'][0][field] = value
+    (tmp_path/'tokenizer.json').write_text(json.dumps(spec))
+    with pytest.raises(TokenizerError, match='tokenizer.json'): load_tokenizer(tmp_path)
