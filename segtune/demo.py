@@ -53,7 +53,7 @@ output_dir: {output_dir}
 # %% ../nbs/13_demo.ipynb #189588d3
 def _settings(base_model, max_steps): # a step of the bundled model costs a hundredth of SmolLM2's
     small = base_model=='bundled:tiny' or Path(base_model).name=='tiny'
-    steps,rate,length = (300, 0.003, 384) if small else (40, 0.001, 256)
+    steps,rate,length = (300, 0.003, 384) if small else (60, 0.001, 256)
     steps = max_steps or steps
     return dict(sequence_len=length, lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate,
                 save_steps=max(1, steps//2))

@@ -39,5 +39,5 @@ def test_a_grid_that_stopped_goes_on(config):
     assert (config.parent / "grid" / "grid.csv").read_text().startswith("lora_r,")
 
 def test_a_wrong_value_shows_before_the_first_run(config):
-    with pytest.raises(ConfigError, match="lora_r"): run_grid(config, grid_points(["lora_r=2,0"]), log=lambda o: None)
+    with pytest.raises(ConfigError, match="lora_dropout"): run_grid(config, grid_points(["lora_dropout=0.1,2"]), log=lambda o: None)
     assert not (config.parent / "grid").exists()
