@@ -179,6 +179,14 @@ def test_the_command(sound):
     assert segtune(sound, 'verify', 'absent.yml').returncode == 2
 
 
+def test_a_removed_run_takes_its_certificate_along(sound):
+    from segtune.training.checkpoints import remove_run
+    out = train_on_paper(sound)
+    card(sound).save(out)
+    remove_run(out)
+    assert not [o.name for o in out.iterdir() if 'certificate' in o.name]
+
+
 @pytest.mark.slow
 def test_the_demos_data_passes_before_and_after_training(tmp_path):
     assert segtune(tmp_path, 'init', 'p', '--base-model', 'bundled:tiny').returncode == 0

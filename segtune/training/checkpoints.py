@@ -281,5 +281,6 @@ def remove_run(
     run = read_json(d/_run_file)
     if run: write_run(d, run.get('settings', {}))
     for o in checkpoints(d): remove_checkpoint(o)
-    for name in (*_outputs, 'loss.csv', 'loss.png', _run_file): (d/name).unlink(missing_ok=True)
+    said = ('loss.csv', 'loss.png', 'certificate.json', 'certificate.svg') # of this run, and of no other
+    for name in (*_outputs, *said, _run_file): (d/name).unlink(missing_ok=True)
     for o in d.glob('model-*-of-*.safetensors'): o.unlink()
