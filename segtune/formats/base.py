@@ -87,7 +87,9 @@ def noted(
     notes:dict, # As `note` keeps them
 )->list[str]: # One line each
     "Notes in words, with their count and first place."
-    def one(what, n, place, _): return what + (f' ({n:,} row{"s"*(n!=1)}{", first "+place if place else ""})' if n else '')
+    def one(what, n, place, _):
+        first = f', first {place}' if place else ''
+        return f'{what} ({n:,} row{"s"*(n!=1)}{first})' if n else what
     return [one(what, *o) for what,o in notes.items()]
 
 # %% ../../nbs/formats/00_base.ipynb #4f03f541
