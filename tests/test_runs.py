@@ -631,3 +631,20 @@ def test_tokens_are_counted_alike_on_every_rung(base, prepared, tmp_path):
         session = json.loads((tmp_path / rung / "run.json").read_text())["watched"]["session"]
         return session["tokens"], session["trained_tokens"]
     assert counts("share") == counts("pack") == counts("pad") == counts("plain")
+
+
+def test_bf16_is_honoured_on_a_cpu_that_multiplies_in_it(base, prepared, tmp_path, monkeypatch):
+    "Frozen weights in 16 bits, the adapter in 32; auto stays as it is"
+    from segtune.training import model as loading
+    from segtune.training.adapters import adapt
+    monkeypatch.setattr(loading, "_has_fast_bf16", lambda: True)
+    made = adapt(loading.load_base(base, bf16=True), lora_target_linear=True)
+    kinds = {p.requires_grad: p.dtype for p in made.parameters()}
+    assert kinds == {False: torch.bfloat16, True: torch.float32}
+    how = dict(max_steps=6, lora_dropout=0)
+    low, said = run(base, prepared, tmp_path / "low", bf16=True, **how)
+    auto, _ = run(base, prepared, tmp_path / "auto", bf16="auto", **how)
+    plain, _ = run(base, prepared, tmp_path / "plain", bf16=False, **how)
+    assert auto.losses == plain.losses and low.losses != plain.losses
+    assert low.losses == pytest.approx(plain.losses, rel=2e-2) and low.rung != "plain"
+    assert not any("float32" in o for o in said)

@@ -26,17 +26,25 @@ class Precision(NamedTuple):
     fp16:bool # Compute in float16, with a scaled loss?
     notes:list # What was asked for and not granted, one line each
 
+# %% ../../nbs/training/00_model.ipynb #80ff45b6
+def _has_fast_bf16(): # a CPU whose instructions multiply in bfloat16
+    known = ('_is_avx512_bf16_supported','_is_amx_tile_supported')
+    return any(getattr(torch.cpu, o, lambda: False)() for o in known)
+
 def choose_precision(
     bf16:bool|str|None, # true, false, or `auto`: where the GPU can
     fp16:bool|None=None, # Ask for float16 instead
     gpu:bool|None=None, # Is there a GPU? By default, look
+    fast_bf16:bool|None=None, # Does the CPU multiply in bfloat16? By default, look
 )->Precision:
     "The number format that this machine trains in."
     gpu = torch.cuda.is_available() if gpu is None else gpu
     if bf16 is True and fp16: raise ConfigError('bf16 and fp16 are both on. Keep one of them.', field='bf16')
+    if not gpu and bf16 is True and (_has_fast_bf16() if fast_bf16 is None else fast_bf16):
+        return Precision('bfloat16', True, False, [])
     if not gpu:
         asked = [k for k,v in (('bf16',bf16 is True), ('fp16',bool(fp16))) if v]
-        notes = [f'{k}: there is no GPU here, so this run computes in float32.' for k in asked]
+        notes = [f'{k}: there is no GPU here that computes in it, so this run computes in float32.' for k in asked]
         return Precision('float32', False, False, notes)
     if fp16: return Precision('float16', False, True, [])
     if bf16=='auto': bf16 = torch.cuda.is_bf16_supported()
