@@ -69,7 +69,7 @@ def alone(path, encode):
 def run_tokenizers(path, folder, out):
     from tokenizers import Tokenizer
     tok = Tokenizer.from_file(str(folder/'tokenizer.json'))
-    return alone(path, lambda texts: sum(map(len, tok.encode_batch_fast(texts))))
+    return alone(path, lambda texts: sum(map(len, tok.encode_batch_fast(texts, add_special_tokens=False))))
 
 
 def run_fastokens(path, folder, out):

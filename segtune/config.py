@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from .axolotl_keys import fate, ignored_note, is_given, translate
-from .declare import Count, Number, Text, near_key, opt, own, say_problems
+from .declare import Count, Number, Positive, Text, near_key, opt, own, say_problems
 from .options import Boundary, FormatOptions, PrepareOptions, TokenizerOptions, TrainOptions
 from .segments import ConfigError
 from .yaml_file import YamlFile, override, read_yaml
@@ -36,6 +36,9 @@ class SourceKeys(BaseModel):
     skip:Number|None = opt(None, 'Number of rows to skip at the start')
     shards:Count|None = opt(None, 'Split the rows into this many shards, and take one')
     shards_idx:Number|None = opt(None, 'Which shard to take, counted from 0')
+    max_rows:Count|None = opt(None, 'Take at most this many rows, drawn at random by `seed`', own)
+    repeat:Count|None = opt(None, 'Read the rows this many times over', own)
+    weight:Positive|None = opt(None, 'Share of the mixture, relative to the weights of the other datasets', own)
     version:str|int|float|None = opt(
         None, "Version of your own function, to set by hand where what it reads cannot be followed", own)
 
@@ -107,6 +110,9 @@ class DataOptions(FormatOptions, PrepareOptions, TokenizerOptions):
     base_model:Text = opt(..., 'A directory, a name on the hub, or `bundled:NAME`')
     datasets:list[DatasetEntry] = opt(..., 'Rows to train on', min_length=1)
     test_datasets:list[DatasetEntry]|None = opt(None, 'Rows to hold out; instead of `val_set_size`')
+    mixing_strategy:Literal['first_exhausted','all_exhausted'] = opt(
+        'first_exhausted', 'With `weight`: no row twice (`first_exhausted`), or no row left out (`all_exhausted`)', own)
+    drop:str|None = opt(None, 'File that lists rows to leave out, one place such as `data.jsonl:41` on each line', own)
     dataset_prepared_path:str|None = opt(
         None, 'Where prepared data is kept; `last_run_prepared` if not given', 'there a temporary place if not given')
 
@@ -148,6 +154,25 @@ def _given(values):
         if isinstance(out.get(k), list): out[k] = [*map(_filled, out[k])]
     return out
 
+# %% ../nbs/10_config.ipynb #4a615583
+def _mixing_conflicts(cfg): # [(path, sentence)]
+    out,again,entries = [],[],cfg.datasets
+    for key in ('datasets','test_datasets'):
+        rows = getattr(cfg, key) or []
+        some = any(e.weight for e in rows)
+        out += [((key, i, 'weight'), 'is missing, and others have one. Give every dataset a weight, or none.')
+                for i,e in enumerate(rows) if some and not e.weight]
+    again += [('datasets', i, 'repeat') for i,e in enumerate(entries) if (e.repeat or 1)>1]
+    if cfg.mixing_strategy=='all_exhausted':
+        if any(e.weight for e in entries): again.append(('mixing_strategy',))
+        else: out.append((('mixing_strategy',), 'no dataset has a weight. Give every dataset one, or remove this.'))
+    for at in again:
+        what = 'rows come several times, and'
+        if cfg.val_set_size: out.append((at, f'{what} val_set_size would hold out copies. Use test_datasets instead.'))
+        if cfg.dataset_exact_deduplication:
+            out.append((at, f'{what} dataset_exact_deduplication would drop them. Remove one of the two.'))
+    return out
+
 # %% ../nbs/10_config.ipynb #a4bfbc4d
 def _conflicts(cfg): # [(path, sentence)]
     out,quantised = [],[k for k in ('load_in_8bit','load_in_4bit') if getattr(cfg, k)]
@@ -160,7 +185,7 @@ def _conflicts(cfg): # [(path, sentence)]
         say('lisa_n_layers', 'LISA trains whole layers, and an adapter none. Remove one of the two.')
     if quantised and not cfg.adapter:
         say(quantised[0], 'quantised weights cannot be trained. Set adapter: lora or qlora.')
-    return out
+    return out+_mixing_conflicts(cfg)
 
 # %% ../nbs/10_config.ipynb #a4bfbc4f
 _without_adapter = ('lora_r','lora_alpha','lora_target_modules','lora_target_linear','lora_modules_to_save',

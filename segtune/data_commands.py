@@ -34,9 +34,22 @@ def stop_on_findings(
     say('lint found an error, and on_lint is error, so this ends here.', file=sys.stderr)
     raise typer.Exit(1)
 
+# %% ../nbs/13c_data_commands.ipynb #ef8dea8a
+def _dropping(drop): # as `--set` says it; a path on the command line begins at the current directory
+    if drop is None: return []
+    path = os.path.abspath(drop) if os.path.exists(drop) else drop
+    return [f'drop={json.dumps(path)}']
+
+def _forget(project): # that large files were read before
+    from segtune.data.stamps import forget_files
+    forget_files(project.cfg.dataset_prepared_path)
+
 # %% ../nbs/13c_data_commands.ipynb #6e8d3852
 @command('Data', 'segtune preprocess config.yml --debug')
 def preprocess(config:ConfigPath, set:Overrides=None,
+    drop:Annotated[Optional[str], typer.Option('--drop', metavar='FILE',
+        help='Leave out the rows whose places this file lists')]=None,
+    verify:Annotated[bool, typer.Option('--verify', help='Read large files again, even if they look unchanged')]=False,
     debug:Annotated[bool, typer.Option('--debug', help='Print rows with their labels')]=False,
     debug_num_examples:Annotated[int, typer.Option(min=0, help='How many', metavar='N')]=1,
     debug_text_only:Annotated[bool, typer.Option('--debug-text-only', help='Without labels and ids')]=False,
@@ -44,8 +57,11 @@ def preprocess(config:ConfigPath, set:Overrides=None,
     engine:Annotated[Optional[str], typer.Option(help='local, or ray for a cluster', metavar='ENGINE')]=None):
     "Prepare the data: tokens and labels, on disk."
     given = dict(dataset_num_proc=workers, dataset_engine=engine)
-    project = open_project(config, [*(set or []), *(f'{k}={v}' for k,v in given.items() if v)])
+    more = [f'{k}={v}' for k,v in given.items() if v]
+    project = open_project(config, [*(set or []), *more, *_dropping(drop)])
+    if verify: _forget(project)
     tell_prepared(project)
+    if drop: say(f'note: write drop: {drop} into {config}, so that train leaves out the same rows', file=sys.stderr)
     if debug or debug_text_only or project.cfg.debug:
         _print_rows(project.prepared, project.tokenizer, debug_num_examples, debug_text_only, project.cfg.seed)
     project.check_split()

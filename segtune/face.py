@@ -17,7 +17,8 @@ from .config import Config, DataOptions, DatasetEntry, check, read_config
 from .declare import shows
 from .data.shards import Source
 from .data.prepared import Findings, PreparedData
-from .data.sources import Rows, find_rows
+from .data.rows import Rows, drop_rows
+from .data.sources import find_rows, select_rows
 from .encoder import format_encoder
 from .formats.base import formats
 from .data.formats import RowFormat, find_format
@@ -137,10 +138,12 @@ class Data(PreparedData):
         super().__init__(project.prepared, project.sources, project.tokenizer, **split, **told)
 
     def _read(self): # rows that a config cannot name, with their format
-        [entry] = self.project.cfg.datasets
-        rows = find_rows(entry.path) if self.given is None else [rows_in_memory(self.given)]
-        fmt = self.project.entry_format(entry, self.type)
-        return [Source(o, fmt) for o in rows]
+        cfg,[e] = self.project.cfg,self.project.cfg.datasets
+        rows = find_rows(e.path) if self.given is None else [rows_in_memory(self.given)]
+        how = {k:v for k in ('skip','shards','shards_idx','max_rows','repeat') if (v := getattr(e, k)) is not None}
+        rows = select_rows(rows, e.path, seed=cfg.seed, **how)
+        fmt = self.project.entry_format(e, self.type)
+        return [Source(o, fmt) for o in (drop_rows(rows, cfg.drop) if cfg.drop else rows)]
 
     def report(self,
         path:str|PathLike='report.html', # File to write

@@ -28,6 +28,7 @@ from .formats.base import formats
 from .hints import suggest
 from .lint.rules import lint_context
 from .segments import ConfigError
+from .data.rows import drop_rows, mix_rows
 from .data.sources import find_rows
 from .tokenizer import FastTokenizer, at_revision, load_tokenizer
 
@@ -58,7 +59,7 @@ def _entry(e, config_path): # a dataset entry with its paths looked up
     jinja = _template(e.chat_template_jinja, config_path)
     return e.model_copy(update=dict(path=find_path(e.path, config_path), chat_template_jinja=jinja))
 
-_read = ('base_model','tokenizer_config','lora_model_dir','resume_from_checkpoint')
+_read = ('base_model','tokenizer_config','lora_model_dir','resume_from_checkpoint','drop')
 
 def resolve(
     cfg:Config, # A checked config
@@ -206,17 +207,26 @@ class OpenConfig:
         return load_tokenizer(cfg.tokenizer_config or cfg.base_model, cfg.special_tokens, cfg.tokens)
 
 # %% ../nbs/11_project.ipynb #62bf20aa
+def _without_dropped(sources, path): # the sources of both kinds without the rows that a file lists
+    rows = iter(drop_rows([s.rows for some in sources for s in some], path))
+    return [[Source(next(rows), s.format) for s in some] for some in sources]
+
 class Inputs(OpenConfig):
     "A config with its tokenizer and sources, each made when it is first asked for."
     @cached_property
+    def _kept(self): # of `datasets` and `test_datasets`: `drop` may list rows of either
+        entries = [self.cfg.datasets, self.cfg.test_datasets or []]
+        return _without_dropped([*map(self.read_entries, entries)], self.cfg.drop)
+
+    @cached_property
     def sources(self)->list[Source]:
         "What is trained on."
-        return self.read_entries(self.cfg.datasets)
+        return self._kept[0] if self.cfg.drop else self.read_entries(self.cfg.datasets)
 
     @cached_property
     def held_sources(self)->list[Source]:
         "What `test_datasets` hold out; empty where there are none."
-        return self.read_entries(self.cfg.test_datasets or [])
+        return self._kept[1] if self.cfg.drop else self.read_entries(self.cfg.test_datasets or [])
 
 # %% ../nbs/11_project.ipynb #3b7a0890
 @patch
@@ -235,14 +245,13 @@ def entry_format(self:Inputs,
 def read_entries(self:Inputs,
     entries:list[DatasetEntry], # Of `datasets:` or `test_datasets:`
 )->list[Source]: # One for each file
-    "The sources that dataset entries name."
-    cfg,out = self.cfg,[]
-    for e in entries:
-        fmt = self.entry_format(e)
-        rows = find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files,
-                         revision=e.revision, skip=e.skip, shards=e.shards, shards_idx=e.shards_idx, seed=cfg.seed)
-        out += [Source(r, fmt) for r in rows]
-    return out
+    "The sources that dataset entries name, with as many rows as their weights say."
+    cfg,fmts = self.cfg,[self.entry_format(e) for e in entries]
+    rows = [find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files,
+                      revision=e.revision, skip=e.skip, shards=e.shards, shards_idx=e.shards_idx,
+                      max_rows=e.max_rows, repeat=e.repeat or 1, seed=cfg.seed) for e in entries]
+    rows = mix_rows(rows, [e.weight for e in entries], cfg.mixing_strategy, cfg.seed)
+    return [Source(r, fmt) for fmt,some in zip(fmts, rows) for r in some]
 
 # %% ../nbs/11_project.ipynb #c0cfa170
 class LintedInputs(Inputs):

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from segtune.data import json_rows
 from segtune.data.files import count_rows, place_name, read_each, read_file, sift
+from segtune.data.rows import Rows, drop_rows, mix_rows
 from segtune.data.sources import find_rows
 from segtune.data.splits import directory_splits
-from segtune.data.stamps import check_unchanged, stamp_of
+from segtune.data.stamps import FileStamps, check_unchanged, digest_of, forget_files, stamp_of
 from segtune.segments import ConfigError, DataError, MissingError, SegtuneError, json_type, parse_line
 
 
@@ -215,6 +216,165 @@ def test_odd_descriptions_of_a_dataset_are_errors(tmp_path, name, text):
     write(tmp_path/'a.jsonl', [dict(text='a')])
     (tmp_path/name).write_text(text)
     message(texts, tmp_path)
+
+
+# ---- choosing rows
+
+def ten(tmp_path, name='ten.jsonl', n=10): return write(tmp_path/name, [dict(text=f'{name[0]}{i}') for i in range(n)])
+
+
+def test_parts_of_parts_are_known_apart(tmp_path):
+    path = str(ten(tmp_path))
+    a, = find_rows(path, split='train[3:8]', skip=1)
+    b, = find_rows(path, split='train[5:10]', skip=1)
+    assert [row['text'] for _, row in a] != [row['text'] for _, row in b] and a.identity != b.identity
+    a, = find_rows(path, shards=2, max_rows=2, seed=1)
+    b, = find_rows(path, shards=2, shards_idx=1, max_rows=2, seed=1)
+    assert list(a) != list(b) and a.identity != b.identity
+
+
+@pytest.mark.parametrize('name', ['d.jsonl', 'd.json', 'd.csv', 'd.parquet', 'd.arrow', 'd.txt', 'd.jsonl.gz'])
+def test_max_rows_are_those_that_datasets_draws_in_the_order_of_the_file(tmp_path, name):
+    from datasets import Dataset
+    rows = [dict(text=f'row {i}') for i in range(30)]
+    make(tmp_path/name, rows)
+    drawn = Dataset.from_list(rows).shuffle(seed=9).select(range(7))['text'][:]
+    r, = find_rows(str(tmp_path/name), max_rows=7, seed=9)
+    whole = [o for o in find_rows(str(tmp_path/name))[0] if o[1]['text'] in drawn]
+    assert list(r) == whole and r.count() == 7 and '7 of 30 rows are taken, drawn at random (max_rows)' in ' '.join(r.notes)
+    assert r.identity != find_rows(str(tmp_path/name), max_rows=7, seed=8)[0].identity
+    assert find_rows(str(tmp_path/name), max_rows=30)[0].identity == {} and not find_rows(str(tmp_path/name), max_rows=99)[0].notes
+
+
+def test_max_rows_and_repeat_count_over_all_files_of_an_entry(tmp_path):
+    for name in ('a.jsonl', 'b.jsonl'): ten(tmp_path, name)
+    assert len(texts(tmp_path, max_rows=13)) == 13 and len(texts(tmp_path, max_rows=13, repeat=3)) == 39
+    assert texts(tmp_path, repeat=2) == texts(tmp_path)*2 and '20 rows are read 2 times (repeat)' in notes(tmp_path, repeat=2)
+    assert notes(tmp_path, repeat=2).count('(repeat)') == 1
+    for how in (dict(max_rows=0), dict(max_rows=-1), dict(max_rows='3'), dict(max_rows=True), dict(repeat=0), dict(repeat=1.5)): message(texts, tmp_path, **how)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 50), st.sampled_from([0.1, 0.5, 1, 2, 7])), min_size=1, max_size=4), st.booleans())
+def test_a_mixture_has_its_weights_and_no_row_twice_or_none_left_out(parts, all_of_them):
+    counts, weights = zip(*parts)
+    sources = [[Rows(f'{k}', lambda n=n: ((i, dict(i=i)) for i in range(1, n+1)), count=lambda n=n: n)] for k, n in enumerate(counts)]
+    strategy = 'all_exhausted' if all_of_them else 'first_exhausted'
+    taken = [[n for r in o for n, _ in r.read()] for o in mix_rows(sources, list(weights), strategy, seed=3)]
+    total = sum(map(len, taken))
+    for found, n, w in zip(taken, counts, weights):
+        assert len(found) == max(1, round((max if all_of_them else min)(c/v for c, v in zip(counts, weights))*w))
+        times = [found.count(i) for i in range(1, n+1)]
+        assert max(times)-min(times) <= 1
+        assert min(times) >= 1 if all_of_them else max(times) <= 1
+    assert total >= max(counts) if all_of_them else total <= sum(counts)
+
+
+def dropped(tmp_path, text, *sources):
+    (tmp_path/'drop.txt').write_text(text)
+    return drop_rows(list(sources), str(tmp_path/'drop.txt'))
+
+
+def test_a_listed_row_goes_from_every_source_that_reads_it(tmp_path):
+    ten(tmp_path)
+    path = str(tmp_path/'ten.jsonl')
+    first, last = find_rows(path, split='train[:5]')+find_rows(path, split='train[5:]')
+    out = dropped(tmp_path, f'ten.jsonl:2\r\n\n# a comment\n{path}:9 \n', first, last, *find_rows(path, repeat=2))
+    assert [[n for n, _ in r] for r in out] == [[1, 3, 4, 5], [6, 7, 8, 10]]+[[1, 3, 4, 5, 6, 7, 8, 10]]*2
+    assert [r.count() for r in out] == [4, 4, 8, 8]
+    assert sum(len(r.notes) for r in out) == 2 and '2 rows dropped, as' in out[0].notes[-1]
+    assert dropped(tmp_path, '', first) == [first]
+
+
+@pytest.mark.parametrize('text, said', [('ten.jsonl:11', 'no row .*ten.jsonl:11 is read'), ('\nten.jsonl:3\nten.jsonl:0', 'drop.txt:3: no row'), ('tem.jsonl:1', "'tem.jsonl' is none of the sources.*such as .*ten.jsonl"),
+                                        ('ten.jsonl', 'drop.txt:1: expected a place'), ('ten.jsonl:x', 'expected a place'), ('ten.jsonl:3 too long', 'expected a place'), ('same.jsonl:1', 'may be .*one/same.jsonl or .*two/same.jsonl'),
+                                        ('\xff', 'UTF-8')])
+def test_a_line_that_names_no_row_or_two_is_an_error_that_names_it(tmp_path, text, said):
+    import re
+    ten(tmp_path)
+    for o in ('one', 'two'): ten(tmp_path, f'{o}/same.jsonl')
+    sources = [r for o in ('ten.jsonl', 'one', 'two') for r in find_rows(str(tmp_path/o))]
+    (tmp_path/'drop.txt').write_bytes(text.encode('latin-1'))
+    assert re.search(said, message(drop_rows, sources, str(tmp_path/'drop.txt')))
+    assert 'drop: cannot read' in message(drop_rows, sources, 'nosuch.txt')
+
+
+CHOICE = dict(base_model='bundled:gpt2', sequence_len=64)
+
+def project(tmp_path, **config):
+    import yaml
+
+    from segtune.project import Project
+    (tmp_path/'config.yml').write_text(yaml.safe_dump(CHOICE | config))
+    return Project.open(tmp_path/'config.yml')
+
+
+def segments_file(path, n=10):
+    return write(path, [dict(segments=[dict(label=False, text=f'{path.stem} {i}'), dict(label=True, text='yes')]) for i in range(n)])
+
+
+def test_choices_of_a_config_decide_rows_key_and_notes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for o in 'ab': segments_file(Path(f'{o}.jsonl'))
+    Path('drop.txt').write_text('a.jsonl:4\n')
+    entry = lambda o, **more: dict(path=f'{o}.jsonl', **more)
+    plain = project(tmp_path, datasets=[entry('a'), entry('b')])
+    seen = {plain.prepared.path: 20}
+    for n, config in ((13, dict(datasets=[entry('a', max_rows=3), entry('b')])), (30, dict(datasets=[entry('a', repeat=2), entry('b')])), (15, dict(datasets=[entry('a', weight=2), entry('b', weight=1)])),
+                      (40, dict(datasets=[entry('a', weight=3), entry('b', weight=1)], mixing_strategy='all_exhausted')), (19, dict(datasets=[entry('a'), entry('b')], drop='drop.txt')),
+                      (13, dict(datasets=[entry('a', max_rows=3), entry('b')], seed=7))):
+        p = project(tmp_path, **config)
+        assert p.prepared.count.rows == n and p.prepared.path not in seen and p.data_notes, config
+        seen[p.prepared.path] = n
+        again = project(tmp_path, **config)
+        assert again.prepared.from_cache and again.data_notes == p.data_notes
+    Path('drop.txt').write_text('# said otherwise\nb.jsonl:2\n./a.jsonl:4\n')
+    assert project(tmp_path, datasets=[entry('a'), entry('b')], drop='drop.txt').prepared.count.rows == 18
+    Path('drop.txt').write_text('# another comment\n\na.jsonl:4\n')
+    assert project(tmp_path, datasets=[entry('a'), entry('b')], drop='drop.txt').prepared.from_cache
+
+
+def test_rows_of_test_datasets_can_be_dropped_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for o in 'ab': segments_file(Path(f'{o}.jsonl'))
+    Path('drop.txt').write_text('a.jsonl:1\nb.jsonl:2\nb.jsonl:3\n')
+    p = project(tmp_path, datasets=[dict(path='a.jsonl')], test_datasets=[dict(path='b.jsonl')], drop='drop.txt')
+    assert (p.prepared.count.rows, p.held.count.rows) == (9, 8)
+
+
+@pytest.mark.parametrize('config, said', [
+    (dict(datasets=[dict(path='a', weight=1), dict(path='b')]), r'datasets\[1\].weight|weight: is missing'), (dict(datasets=[dict(path='a', repeat=2)], val_set_size=0.1), 'hold out copies'),
+    (dict(datasets=[dict(path='a', repeat=2)], dataset_exact_deduplication=True), 'would drop them'), (dict(datasets=[dict(path='a')], mixing_strategy='all_exhausted'), 'no dataset has a weight'),
+    (dict(datasets=[dict(path='a', weight=0)]), 'weight'), (dict(datasets=[dict(path='a', max_rows=0)]), 'max_rows'), (dict(datasets=[dict(path='a', repeat=-1)]), 'repeat'),
+    (dict(datasets=[dict(path='a', weight=1)], mixing_strategy='all_exhausted', val_set_size=2), 'hold out copies')])
+def test_choices_that_contradict_are_errors(tmp_path, config, said):
+    import re
+    with pytest.raises(SegtuneError) as e: project(tmp_path, **config)
+    assert re.search(said, str(e.value)), e.value
+
+
+def test_preprocess_drops_the_rows_that_a_file_lists(tmp_path, monkeypatch, capsys):
+    from segtune.cli import main
+    monkeypatch.chdir(tmp_path)
+    segments_file(Path('a.jsonl'))
+    Path('c').mkdir()
+    Path('c/config.yml').write_text('base_model: bundled:gpt2\nsequence_len: 64\ndatasets:\n- path: a.jsonl\n')
+    Path('bad rows.txt').write_text('a.jsonl:4\na.jsonl:7\n')
+    for drop, code, said in (('bad rows.txt', 0, '2 rows dropped, as'), ('none.txt', 2, 'cannot read')):
+        monkeypatch.setattr(sys, 'argv', ['segtune', 'preprocess', 'c/config.yml', '--drop', drop])
+        with pytest.raises(SystemExit) as e: main()
+        out = capsys.readouterr()
+        assert (e.value.code or 0) == code and said in out.err
+        if not code: assert '8 rows' in out.out and 'so that train leaves out the same rows' in out.err
+
+
+def test_rows_in_memory_are_chosen_as_rows_of_a_file(tmp_path, monkeypatch):
+    import segtune as sg
+    monkeypatch.chdir(tmp_path)
+    rows = [dict(segments=[dict(label=False, text=f'Q {i}'), dict(label=True, text=' A')]) for i in range(10)]
+    assert len(sg.prepare(rows, 'bundled:gpt2', sequence_len=64, max_rows=4)) == 4
+    twice = sg.prepare(rows, 'bundled:gpt2', sequence_len=64, repeat=2, skip=3)
+    assert len(twice) == 14 and not any(o['id'] == 'duplicate' for o in twice.project.prepared.lint['rules'])
 
 
 # ---- directories
@@ -542,6 +702,59 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
     path.unlink()
     assert 'changed' in message(check_unchanged, [stamp])
     assert 'cannot read the file' in message(lambda: stamp_of(path))
+
+
+def large(path, word='one', at=1):
+    path.write_bytes(f'{{"text": "{word}"}}\n'.encode()*700_000)
+    os.utime(path, (at, at))
+    return path
+
+
+def later(folder):
+    "As if the record had been made a while after the last change"
+    record = json.loads((folder/'.files.json').read_text())
+    for o in record.values(): o['at'] += 10**10
+    (folder/'.files.json').write_text(json.dumps(record))
+
+
+def test_a_large_file_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
+    path, small = large(tmp_path/'d.jsonl'), write(tmp_path/'s.jsonl', [dict(text='a')])
+    os.utime(small, (1, 1))
+    stamps = FileStamps(tmp_path)
+    digest = stamps[path].digest, stamps[small].digest
+    stamps.save()
+    assert list(json.loads((tmp_path/'.files.json').read_text())) == [str(path)]
+    read = []
+    monkeypatch.setattr('segtune.data.stamps.digest_of', lambda p, own=digest_of: read.append(Path(p).name) or own(p))
+    assert FileStamps(tmp_path)[path].digest == digest[0] and read == ['d.jsonl'], 'the record is not older than the last change of the file'
+    later(tmp_path)
+    read.clear()
+    again = FileStamps(tmp_path)
+    assert (again[path].digest, again[small].digest) == digest and read == ['s.jsonl']
+    check_unchanged(again.values())
+    forget_files(tmp_path)
+    assert FileStamps(tmp_path)[path].digest == digest[0] and read[-1] == 'd.jsonl'
+
+
+@pytest.mark.parametrize('how', ['content', 'replaced', 'touched', 'shorter'])
+def test_a_large_file_that_left_a_trace_of_change_is_read_again(tmp_path, how):
+    path = large(tmp_path/'d.jsonl')
+    stamps = FileStamps(tmp_path)
+    before = stamps[path].digest
+    stamps.save()
+    later(tmp_path)
+    if how == 'content': large(path, 'two')
+    if how == 'replaced': large(tmp_path/'new', 'two').replace(path)
+    if how == 'touched': large(path, 'two', at=2)
+    if how == 'shorter': path.write_bytes(path.read_bytes()[:-15])
+    assert FileStamps(tmp_path)[path].digest == digest_of(path) != before
+
+
+@pytest.mark.parametrize('record', ['', '[]', '{', '{"%s": 5}', '{"%s": {"traces": [1], "digest": "x", "at": 5}}', '{"%s": {"traces": null}}'])
+def test_a_damaged_record_of_files_is_no_record(tmp_path, record):
+    path = large(tmp_path/'d.jsonl')
+    (tmp_path/'.files.json').write_text(record.replace('%s', str(path)))
+    assert FileStamps(tmp_path)[path].digest == digest_of(path)
 
 
 # ---- addresses

@@ -190,7 +190,7 @@ def eject(
 
 # %% ../../nbs/data/09_eject.ipynb #e0c67143
 _dealt_with = ('train_on_inputs','chat_template','chat_template_jinja','chat_template_kwargs','default_system_message',
-               'eot_tokens','boundary','special_in_data','pretraining_dataset')
+               'eot_tokens','boundary','special_in_data','pretraining_dataset','drop','mixing_strategy')
 
 def ejected_config(
     config:dict, # A config as read from YAML

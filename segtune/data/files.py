@@ -9,7 +9,7 @@ __all__ = ['place_name', 'read_each', 'raising', 'read_file', 'count_rows', 'sif
 from collections.abc import Callable, Iterator
 from functools import partial
 from os import PathLike, fspath
-from .json_rows import by_record, counts_records, read_json
+from .json_rows import by_record, count_json, counts_records, read_json
 from .kinds import first_line, kind_of
 from .tables import count_arrow, read_arrow, read_csv, read_text
 from ..options import RowOptions
@@ -75,10 +75,13 @@ def count_rows(
     ds_type:str|None=None, # What it holds, if its name does not say
 )->int: # Wrong ones among them
     "How many rows a file has."
-    kind = kind_of(path, ds_type)
-    if kind not in ('parquet','arrow'): return sum(1 for _ in read_each(path, ds_type))
-    try: return count_arrow(path, printable(fspath(path), ''), kind)
-    except OSError as e: raise _unreadable(e, path) from None
+    kind,name = kind_of(path, ds_type),printable(fspath(path), '')
+    try:
+        if kind=='json': return count_json(path, name)
+        if kind in ('parquet','arrow'): return count_arrow(path, name, kind)
+    except DataError: raise
+    except (OSError, ValueError, EOFError) as e: raise _unreadable(e, path) from None
+    return sum(1 for _ in read_each(path, ds_type))
 
 # %% ../../nbs/data/01_files.ipynb #1b7473b2
 def _together(first, n): # one error of several

@@ -24,7 +24,7 @@ from ..options import EncodeOptions, RowOptions, WorkerOptions, SeedOptions, Shu
 from ..segments import ConfigError, DataError
 from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, take_notes
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
-from .stamps import check_unchanged, stamp_of
+from .stamps import FileStamps, check_unchanged
 from ..storage import to_arrow, write_json
 from .ray_tasks import on_ray
 from .workers import n_workers, packed, pooled
@@ -105,7 +105,8 @@ token_modules = (
     'formats.base', 'formats.fields', 'formats.named_templates', 'formats.sandbox', 'formats.messages',
     'formats.templates', 'formats.chat', 'formats.plain', 'formats.tokenized', 'formats.functions',
     'axolotl.boundary', 'axolotl.instruct', 'axolotl.sharegpt', 'axolotl.chat_template', 'axolotl.plain',
-    'data.formats', 'data.kinds', 'data.json_rows', 'data.tables', 'data.files', 'data.splits', 'data.sources',
+    'data.formats', 'data.kinds', 'data.json_rows', 'data.tables', 'data.files', 'data.splits', 'data.rows',
+    'data.sources',
     'data.shards', 'data.jobs', 'data.prepare')
 token_libraries = ('tokenizers', 'jinja2')
 
@@ -114,19 +115,15 @@ def _row_parts(o): # the options that are set
     always = dict(sequence_len=given.pop('sequence_len'), on_long=given.pop('on_long'))
     return always | {k:v for k,v in given.items() if v and v!=getattr(default_options, k)}
 
-def _stamp(path, stamps): # each file is hashed once
-    if path not in stamps: stamps[path] = stamp_of(path)
-    return stamps[path]
-
 # %% ../../nbs/data/05_prepare.ipynb #39a06ae0
 def key_parts(
     sources:list[Source], # In order
     tokenizer, # A `FastTokenizer`
-    stamps:dict|None=None, # Is filled with the `FileStamp` of every file
+    stamps:FileStamps|None=None, # Is filled with the `FileStamp` of every file
     **options, # Everything else that changes tokens
 )->dict: # JSON values
     "What decides the tokens."
-    formats,stamps = [],{} if stamps is None else stamps
+    formats,stamps = [],FileStamps() if stamps is None else stamps
     numbers = {} # formats by identity of the object: thousands of files share one
     def number(f):
         if id(f) not in numbers:
@@ -135,7 +132,7 @@ def key_parts(
             numbers[id(f)] = formats.index(o)
         return numbers[id(f)]
     def one(s):
-        files = [_stamp(f, stamps).digest for f in s.rows.files]
+        files = [stamps[f].digest for f in s.rows.files]
         return dict(format=number(s.format), files=files, **s.rows.identity)
     libraries = {o:installed_version(o) for o in token_libraries}
     code = dict(segtune=token_code(code_fingerprint(token_modules)), **libraries)
@@ -171,7 +168,7 @@ def asked_for(
     sources:list[Source], # As for `prepare`
     tokenizer, # A `FastTokenizer`
     options:RowOptions, # Which rows stay
-    stamps:dict|None=None, # Is filled with the `FileStamp` of every file
+    stamps:FileStamps|None=None, # Is filled with the `FileStamp` of every file
 )->dict: # A manifest but for what is only known when all is done
     "What a dataset will be, before it is prepared."
     parts = key_parts(sources, tokenizer, stamps, **_row_parts(options))
@@ -278,10 +275,12 @@ def prepare(
     o:EncodeOptions, # Which rows stay, and where they are encoded
 )->Prepared:
     "Encode the sources to disk, unless that has been done."
-    stamps = {}
+    stamps = FileStamps(dir)
     asked = asked_for(sources, tokenizer, o, stamps)
     path = Path(dir)/asked['key']
-    if p := _found(path, sources): return p
+    if p := _found(path, sources):
+        stamps.save()
+        return p
     with claimed(path):
         if p := _found(path, sources): return p # another process made it meanwhile
         _,why = explain(dir, asked)
@@ -291,6 +290,7 @@ def prepare(
             made = {k:v for k,v in asked.items() if k!='version'}
             manifest = write_manifest(d, **made, count=vars(count))
             if add: add(d/'.segtune', count)
+    stamps.save()
     return Prepared(path, manifest, False, why)
 
 # %% ../../nbs/data/05_prepare.ipynb #6b6eb65e

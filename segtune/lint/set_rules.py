@@ -103,6 +103,8 @@ def find_duplicates(
       'Remove it, unless it is repeated on purpose.', scope='set')
 def _duplicate(s):
     first = find_duplicates(s.whole, np.flatnonzero(s.alive))
+    place = list(zip(s.files.tolist(), s.lines.tolist()))
+    first = {i:k for i,k in first.items() if s.lines[i]<0 or place[i]!=place[k]} # else `repeat` asks for it
     return list(first), lambda i: (None, f'the same row as {s.place(first[i])}')
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #16c507e9
