@@ -18,7 +18,7 @@ from ..encoder import TokenRow
 from ..formats.base import formats, guard_special, noted, format_context, special_choices
 from ..formats.functions import function_format
 from ..hints import suggest
-from ..segments import ConfigError, DataError, Segment, SegtuneError, json_type
+from ..segments import ConfigError, DataError, Segment, SegtuneError, TokenizerError, json_type
 
 # %% ../../nbs/data/00_formats.ipynb #9a11ce01
 def _surrogate(text): # the first lone surrogate of a text: (its place, the character), or None
@@ -87,7 +87,9 @@ def _odd_text(row): # the first lone surrogate anywhere in a row
 @patch
 def _written(self:RowFormat, row, at): # what the format makes of a row; any failure is the row's, and named
     try: return self.write(row, at)
-    except SegtuneError: raise
+    except SegtuneError as e:
+        if isinstance(e, TokenizerError) and (odd := _odd_text(row)): check_text([Segment(odd, True)], row, at)
+        raise
     except RecursionError: raise DataError('the row is nested too deeply.', **at) from None
     except Exception as e:
         if odd := _odd_text(row): check_text([Segment(odd, True)], row, at)
