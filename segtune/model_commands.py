@@ -14,7 +14,6 @@ from .console import (ConfigPath, Overrides, command, is_first, is_terminal, ope
                              working, write)
 from .data_commands import stop_on_findings
 from .segments import ConfigError, printable
-from .grid import grid_points, grid_table, run_grid
 
 # %% ../nbs/13d_model_commands.ipynb #7d2ba7e6
 def _train(project, resume, overwrite): # a `TrainResult`
@@ -25,6 +24,7 @@ def _train(project, resume, overwrite): # a `TrainResult`
         return project.train(resume=resume, overwrite=overwrite, log=log)
 
 def _train_grid(project, points, resume, overwrite):
+    from segtune.grid import grid_table, run_grid
     lines = run_grid(project.path, points, resume=resume, overwrite=overwrite, log=say)
     say(f'\n{grid_table(lines).to_string(index=False)}')
     say(f'\nrun by run, with a table and a picture (grid.csv, grid.svg): {project.cfg.output_dir}')
@@ -34,6 +34,7 @@ def train(config:ConfigPath, set:Overrides=None,
     resume:Annotated[bool, typer.Option('--resume', help='Resume from the latest complete checkpoint')]=False,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Remove an earlier run in output_dir')]=False):
     "Train an adapter on the prepared data."
+    from segtune.grid import grid_points
     if not is_first(): sys.stdout = open(os.devnull, 'w')
     points = grid_points(set or [])
     project = open_project(config, points[0])

@@ -118,6 +118,11 @@ def test_the_import_check_can_fail(): assert loaded_after("import pandas") == "[
 
 def test_importing_is_light(): assert loaded_after("import segtune, segtune.cli") == "[]"
 
+def test_help_needs_neither_arrays_nor_tables():
+    res = subprocess.run([sys.executable, "-c", "import segtune.cli, sys; print([o for o in ('numpy', 'pyarrow', 'tokenizers') if o in sys.modules])"],
+                         cwd=ROOT, capture_output=True, text=True)
+    assert res.stdout.strip() == "[]", res.stdout + res.stderr
+
 def test_help_is_light():
     code = "import sys; sys.argv = ['segtune', '--help']\nfrom segtune.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code, e.code"
     assert loaded_after(code) == "[]"
