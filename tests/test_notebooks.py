@@ -9,23 +9,6 @@ import pytest
 nbs = Path(__file__).parent.parent/'nbs'
 notebooks = sorted(o.relative_to(nbs).as_posix() for o in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
 
-# Notebooks that are not in order yet, by check
-not_yet = dict(pictures={
-    'training/05_trie.ipynb',
-}, outputs=set(), lines={
-    '00_segments.ipynb', '00a_options.ipynb', '02a_fast.ipynb', '03_encoder.ipynb', '04_laws.ipynb', '08_yaml_file.ipynb', '09_axolotl_keys.ipynb',
-    '10_config.ipynb', '11_project.ipynb', '12_face.ipynb', '13_demo.ipynb', '14_cli.ipynb', 'axolotl/00_instruct.ipynb', 'axolotl/01_sharegpt.ipynb',
-    'axolotl/02_chat_template.ipynb', 'axolotl/00_boundary.ipynb', 'axolotl/03_plain.ipynb', 'data/00_formats.ipynb', 'data/05_prepare.ipynb', 'lint/00_rules.ipynb', 'data/01_files.ipynb', 'data/02_splits.ipynb',
-    'data/03_sources.ipynb', 'data/07_findings.ipynb', 'data/08_prepared.ipynb', 'data/09_eject.ipynb', 'formats/00_base.ipynb',
-    'formats/01_fields.ipynb', 'formats/02_named_templates.ipynb', 'formats/03_sandbox.ipynb', 'formats/04_messages.ipynb',
-    'formats/05_templates.ipynb', 'formats/06_chat.ipynb', 'formats/07_plain.ipynb', 'formats/08_tokenized.ipynb', 'formats/09_functions.ipynb',
-    'guides/prompt_styles.ipynb', 'training/00_model.ipynb', 'training/01_batches.ipynb', 'training/02_checkpoints.ipynb',
-    'training/03_optimizers.ipynb', 'training/04_lisa.ipynb', 'training/05_trie.ipynb', 'training/06_attention.ipynb', 'training/07_loss.ipynb',
-    'training/08_step.ipynb', 'training/09_proof.ipynb', 'training/10_orders.ipynb', 'training/20_trainer.ipynb', 'training/21_run.ipynb',
-    'training/22_generate.ipynb',
-})
-
-
 def cells(name): return [c for c in json.loads((nbs/name).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
 
 
@@ -79,13 +62,13 @@ def without_picture(cell):
     if not re.search(r'^#\|\s*fig-alt:\s*\S', source(cell), re.M): return 'no fig-alt'
 
 
-@pytest.mark.parametrize('name', [n for n in notebooks if n not in not_yet['pictures']])
+@pytest.mark.parametrize('name', notebooks)
 def test_pictures_are_stored_and_described(name):
     drawing = [c for c in cells(name) if not has(c, 'hide', r'export\w*', 'include: false', 'eval: false', 'slow') and draws(source(c))]
     assert [(c['id'], o) for c in drawing if (o := without_picture(c))] == []
 
 
-@pytest.mark.parametrize('name', [n for n in notebooks if n not in not_yet['outputs']])
+@pytest.mark.parametrize('name', notebooks)
 def test_outputs_tell_nothing_of_the_machine(name):
     "No place in its file system, nothing that was written to standard error, no warning of Python's."
     wrong = []
@@ -97,7 +80,7 @@ def test_outputs_tell_nothing_of_the_machine(name):
     assert wrong == []
 
 
-@pytest.mark.parametrize('name', [n for n in notebooks if n not in not_yet['lines']])
+@pytest.mark.parametrize('name', notebooks)
 def test_code_is_short(name):
     "Lines of at most 120 characters; exported cells of at most 30 lines."
     wrong = []
@@ -106,3 +89,22 @@ def test_code_is_short(name):
         wrong += [(c['id'], o[:60]) for o in lines if len(o) > 120]
         if has(c, r'export\w*') and len(lines) > 30: wrong.append((c['id'], len(lines)))
     assert wrong == []
+
+
+@pytest.mark.parametrize('name', notebooks)
+def test_a_notebook_exports_no_more_than_can_be_read_in_one_go(name):
+    "About 300 lines; what grows beyond it is two notebooks."
+    lines = [o for c in cells(name) if has(c, r'export\w*') for o in source(c).splitlines() if not o.startswith('#|')]
+    assert len(lines) <= 330
+
+
+def test_the_package_keeps_to_120_columns():
+    "All but what nbdev writes at a module's head, and its index"
+    package = nbs.parent/'segtune'
+    long = []
+    for path in package.rglob('*.py'):
+        if path.name == '_modidx.py': continue
+        lines = path.read_text(encoding='utf-8').splitlines()
+        end = next((i for i, o in enumerate(lines) if o.startswith('# %% ') and 'auto' not in o), 0)
+        long += [(path.name, i, len(o)) for i, o in enumerate(lines, 1) if len(o) > 120 and (i > end or i == 1)]
+    assert long == []
