@@ -216,7 +216,7 @@ def _write_ejected_config(path, config, overrides, files):
     import yaml
     from segtune.config import read_config
     from segtune.data.eject import ejected_config
-    from segtune.project import moved_paths
+    from segtune.paths import moved_paths
     held = files['held_out'].name if 'held_out' in files else None
     values = ejected_config(read_config(config, overrides).values, files['train'].name, held)
     text = yaml.safe_dump(moved_paths(values, config, files['config']), sort_keys=False, allow_unicode=True)

@@ -13,7 +13,8 @@ from os import PathLike
 from pathlib import Path
 from .lint.linter import summary
 from .models import install_hint, packaged_path
-from .project import Project, find_path
+from .paths import find_path
+from .project import Project
 from .segments import ConfigError, row2segments
 from .data.stdlib import write_stdlib
 from .tokenizer import load_tokenizer
