@@ -28,7 +28,7 @@ class TiedSegment(Segment):
     def __repr__(self): return f'tied({Segment(*self)!r}, {self.tie!r})'
 
 def tied(
-    segment:Segment,
+    segment:Segment, # It follows another of the same row
     tie:str, # `count`, `touch` or `tail`
 )->TiedSegment:
     "The segment, tied to the one before it."
@@ -37,7 +37,7 @@ def tied(
     return out
 
 def tie_of(
-    segment:Segment,
+    segment:Segment, # Of any kind
 )->str: # Empty: a call of its own
     "How a segment hangs on the one before it."
     return getattr(segment, 'tie', '')
@@ -134,14 +134,14 @@ class Axolotl(Boundary):
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #f87d5451
 def bos_segments(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     label:bool=False, # Trained?
 )->list[Segment]: # One, or none where the tokenizer adds no BOS token
     "The BOS token of a row."
     return [Segment(context.bos, label)] if context.bos else []
 
 def rest_segments(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     pieces:list[tuple[str,bool]], # `(text, from data?)`
     label:bool, # Trained?
 )->list[Segment]:
@@ -150,7 +150,7 @@ def rest_segments(
     return [tied(s, 'count') if i==0 else s for i,s in enumerate(made)]
 
 def eos_segments(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     text:str, # What is trained before it
     n:int=1, # How many EOS tokens
 )->list[Segment]:
@@ -161,7 +161,7 @@ def eos_segments(
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #f87d5453
 def prompt_and_answer(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     prompt:list[tuple[str,bool]], # The masked pieces
     answer:list[tuple[str,bool]], # The trained pieces
     n_eos:int=1, # How many EOS tokens follow

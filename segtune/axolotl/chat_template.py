@@ -8,8 +8,8 @@ __all__ = ['token_segments', 'end_options']
 # %% ../../nbs/axolotl/02_chat_template.ipynb #e5f0c004
 from functools import partial
 from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date,
-                                  range_segments, render_messages, template_options, training_of, _same_without,
-                                  _tools_left_out)
+                                  range_segments, render_messages, template_options, training_of, same_without,
+                                  tools_left_out)
 from ..pieces import find_boundary
 from ..formats.messages import message_reader, role_names
 from ..formats.base import nearest, note, register
@@ -158,10 +158,10 @@ def _axolotl_rendered(context, template, messages, more, at, flagged=False):
     return Rendered(messages, text, places, more, at)
 
 def _note_tools(context, template, r):
-    if any(m.get('tool_calls') for m in r.messages) and _same_without(context, template, r, 'tool_calls'):
+    if any(m.get('tool_calls') for m in r.messages) and same_without(context, template, r, 'tool_calls'):
         told = 'The chat template does not write the tool calls of a row, as in axolotl.'
         note(context, f'{told} Use one that does, such as qwen_25 or llama4.', r.at)
-    if r.more.get('tools') and _same_without(context, template, r, 'tools'): note(context, _tools_left_out, r.at)
+    if r.more.get('tools') and same_without(context, template, r, 'tools'): note(context, tools_left_out, r.at)
 
 def _details(messages, field): # the ranges as axolotl reads them, per message
     if not field: return [None]*len(messages)

@@ -37,7 +37,7 @@ def style_of(
 
 # %% ../../nbs/axolotl/00_instruct.ipynb #68c4b651
 def styled(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     style:str|None=None, # From the config's `type: name:style`
     fields:tuple=(), # Instruction, input, then spellings of the answer
     system:tuple|str='', # With an input, without one; or one text
@@ -94,7 +94,7 @@ def _blanks(template): # the fields that a template names
     return [n for _,n,_,_ in Formatter().parse(template) if n]
 
 def templated(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     prompt:str, # Masked, with `{field}` for each field
     answer:str, # Trained, likewise
     n_eos:int=1, # How many EOS tokens follow

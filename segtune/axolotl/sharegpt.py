@@ -90,10 +90,10 @@ def _inst(context, name, system, has_system, turns): # the layout `inst`
 
 # %% ../../nbs/axolotl/01_sharegpt.ipynb #9a38ecce
 def render_turns(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     name:str, # A conversation template
     system:str|None, # The row's system text; None: it has none
-    turns:list[Turn],
+    turns:list[Turn], # The turns after the system text
     default:str|None=None, # The system text where the row has none; None: the template's own
 )->list[RenderedTurn]:
     "What each turn of a conversation says, roles and closing texts included."
@@ -114,7 +114,7 @@ def _model_turn(context, name, rendered): # the role's name is masked, the rest 
     return call_segments(context, [(role, False)], False) + rest + end
 
 def conversation_segments(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     name:str, # A conversation template
     rendered:list[RenderedTurn], # As from `render_turns`
 )->list[Segment]:
@@ -131,7 +131,7 @@ _same = dict(user='human', human='human', assistant='gpt', gpt='gpt', system='sy
 
 def _weight(t, where, at): # 1, or 0 for a masked turn; None where only `train` says so, which axolotl does not read
     w = t.get('weight')
-    if w is None: return None if t.get('train') in (False,0) and t.get('train') is not None else 1
+    if w is None: return None if t.get('train') in (False,0) else 1
     if w in (0,1,'0','1'): return int(w)
     raise DataError(f'expected 0 or 1, got {w!r}. A turn is trained or masked.', field=f'{where}.weight', **at)
 
@@ -170,8 +170,9 @@ def _thread(context, name, read, at, sides, extra): # the system text and the tu
         if shown is None or (model is None and not context.axolotl):
             message = f'the role {role!r} is neither of {", ".join(map(repr, sides))}.'
             raise DataError(f'{message} Name it in field_human or field_model, or remove the turn.', **at)
-        if weight is None and context.axolotl: note(context, _unread, at)
-        turns.append(Turn(shown, text, model, weight is None and context.axolotl or weight==1))
+        unread = weight is None and context.axolotl
+        if unread: note(context, _unread, at)
+        turns.append(Turn(shown, text, model, unread or weight==1))
     return system, turns
 
 # %% ../../nbs/axolotl/01_sharegpt.ipynb #0e44b4f8
@@ -181,7 +182,7 @@ def _renamed(name, row, turns): # Vicuna's roles by the names that the row gives
     return [t._replace(role=own[bool(t.model)]) for t in turns]
 
 def sharegpt(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     conversation:str|None=None, # A conversation template; None: `vicuna_v1.1`
     field_human:str|None=None, # The role name of the user's turns; None: `human`
     field_model:str|None=None, # The role name of the model's turns; None: `gpt`
@@ -229,36 +230,39 @@ def _read_instruct(row, at):
 # %% ../../nbs/axolotl/01_sharegpt.ipynb #fbc775f7
 _provenance = ('axolotl prompt_strategies/sharegpt.py, instruct.py, sharegpt_jokes.py and FastChat conversation.py, '
                'e07dcb288 (2024-04-16)')
-_conversation_format = partial(register, boundary='axolotl', family='sharegpt', provenance=_provenance,
-                               limit=part_limit)
+
+def _add_format(name, make, **told): # one of this page
+    register(name, boundary='axolotl', family='sharegpt', provenance=_provenance, limit=part_limit, **told)(make)
 
 def _turns(who, roles, what, *texts): # the fields and the example of a format with turns
     return dict(fields={'conversations': f'list of turns: {{"{who}": {roles}, "{what}": text}}'},
                 example={'conversations': [{who:role, what:text} for role,text in texts]})
 
-_conversation_format(
-    'sharegpt', about='A conversation, in the layout of a FastChat template.',
+_add_format(
+    'sharegpt', sharegpt, about='A conversation, in the layout of a FastChat template.',
     options=('conversation','field_human','field_model','roles','strict','default_system_message'),
     **_turns('from', '"human", "gpt" or "system"', 'value', ('system','Answer in one word.'),
-             ('human','Capital of France?'), ('gpt','Paris')))(sharegpt)
-_conversation_format(
-    'sharegpt.load_role', about='A conversation whose turns have a `role`.',
-    **_turns('role', '"human" or "gpt"', 'value', ('human','Capital of France?'), ('gpt','Paris')))(sharegpt)
-_conversation_format(
-    'sharegpt.load_guanaco', about='A conversation between a prompter and an assistant.',
+             ('human','Capital of France?'), ('gpt','Paris')))
+_add_format(
+    'sharegpt.load_role', sharegpt, about='A conversation whose turns have a `role`.',
+    **_turns('role', '"human" or "gpt"', 'value', ('human','Capital of France?'), ('gpt','Paris')))
+_add_format(
+    'sharegpt.load_guanaco', partial(sharegpt, read=_read_guanaco),
+    about='A conversation between a prompter and an assistant.',
     **_turns('role', '"prompter" or "assistant"', 'text', ('prompter','Capital of France?'),
-             ('assistant','Paris')))(partial(sharegpt, read=_read_guanaco))
+             ('assistant','Paris')))
 
 # %% ../../nbs/axolotl/01_sharegpt.ipynb #fbc775f9
-_conversation_format(
-    'sharegpt_jokes', about='A joke and why it is funny, as a conversation.',
+_add_format(
+    'sharegpt_jokes', partial(sharegpt, read=_read_jokes), about='A joke and why it is funny, as a conversation.',
     fields=dict(title='what it is called; may be empty', text='the joke', explanation='why it is funny'),
     example=dict(title='Time', text='flies like an arrow; fruit flies like a banana.',
-                 explanation='The word flies changes its meaning.'))(partial(sharegpt, read=_read_jokes))
-_conversation_format(
-    'instruct', about='An instruction and its answer, as a conversation of two turns.', options=('conversation',),
+                 explanation='The word flies changes its meaning.'))
+_add_format(
+    'instruct', partial(sharegpt, read=_read_instruct),
+    about='An instruction and its answer, as a conversation of two turns.', options=('conversation',),
     fields=dict(instruction='what is asked', output='the answer'),
-    example=dict(instruction='Capital of France?', output='Paris'))(partial(sharegpt, read=_read_instruct))
+    example=dict(instruction='Capital of France?', output='Paris'))
 
 # %% ../../nbs/axolotl/01_sharegpt.ipynb #45b9dae8
 def _pygmalion_turn(context, role, text, at):

@@ -73,7 +73,7 @@ def format_context(
 
 # %% ../../nbs/formats/00_base.ipynb #5e70aa02
 def note(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     what:str, # One sentence; equal ones of several rows are counted together
     at:dict|None=None, # `source` and `row` of the row; None: it is about the whole dataset entry
 ):
@@ -170,7 +170,7 @@ def fill(
 
 # %% ../../nbs/formats/00_base.ipynb #53089cfe
 def call_segments(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     pieces:list[tuple[str,bool]], # `(text, from data?)`
     label:bool, # Trained?
 )->list[Segment]:

@@ -11,7 +11,7 @@ from ..segments import DataError, json_type
 
 # %% ../../nbs/formats/01_fields.ipynb #d4e0c008
 def prompt_field(
-    row:dict,
+    row:dict, # As it stands in the data
     name:str, # A field; with `?` at its end it may be missing or null
     at:dict, # `source` and `row`, for errors
 )->str: # Empty where an optional field is missing
@@ -23,7 +23,7 @@ def prompt_field(
     return field_of(row, name, at, numbers=True)
 
 def answer_field(
-    row:dict,
+    row:dict, # As it stands in the data
     names:tuple[str,...], # Spellings, the preferred one first
     at:dict, # `source` and `row`, for errors
 )->str:
@@ -34,7 +34,7 @@ def answer_field(
 def render_prompt(
     style:tuple, # Templates: system, with input, without input
     system:tuple[str,str]|str, # With an input, without one; or one text for both
-    instruction:str,
+    instruction:str, # What is asked
     input:str='', # Empty: there is none
     system_data:bool=False, # Did the system text come from the row?
 )->list[tuple[str,bool]]: # `(text, from data?)`
@@ -45,14 +45,14 @@ def render_prompt(
                                                            dict(instruction=instruction, input=input))
 
 def part_limit(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
 )->int|None: # None: no limit
     "The most tokens of one part besides the BOS token."
     return context.sequence_len and context.sequence_len - bool(context.bos)
 
 # %% ../../nbs/formats/01_fields.ipynb #d4e0c016
 def turn_dicts(
-    row:dict,
+    row:dict, # As it stands in the data
     field:str, # The field with the turns
     at:dict, # `source` and `row`, for errors
 )->list[dict]: # At least one, all objects

@@ -40,7 +40,7 @@ def _message(m, i, field, keys, roles, at):
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c031
 def read_messages(
-    row:dict,
+    row:dict, # As it stands in the data
     at:dict, # `source` and `row`, for errors
     field_messages:str='messages', # The field with the messages
     keys:dict|None=None, # `{'role': ..., 'content': ...}`: the data's keys
@@ -126,7 +126,7 @@ def read_calls(
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c035
 def read_tools(
-    row:dict,
+    row:dict, # As it stands in the data
     field:str, # Where the tools are
     at:dict, # `source` and `row`, for errors
 )->list|None: # None: there are none
@@ -192,7 +192,7 @@ def read_parts(
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c023
 def joined(
-    messages:list[dict],
+    messages:list[dict], # With the template's keys
 )->list[dict]: # Copies where something changed
     "The messages with each list of text parts as one text."
     def text(content): return ''.join(map(part_text, content)) if isinstance(content, list) else content

@@ -82,7 +82,7 @@ def _chosen(context, name, jinja): # the Jinja text
     return context.chat_template or _named(name.removeprefix('tokenizer_default_fallback_'))
 
 def template_of(
-    context:FormatContext,
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     chat_template:str|None=None, # A name, `tokenizer_default`, `jinja`, or Jinja text
     chat_template_jinja:str|None=None, # Jinja text, or a file with it
 )->str: # Jinja text, which compiles
@@ -182,8 +182,8 @@ _marks_in_data = 'the conversation contains U+E000 or U+E001, which segtune need
 
 def locate_contents(
     template:str, # Jinja text
-    messages:list[dict],
-    context:FormatContext,
+    messages:list[dict], # With the template's keys
+    context:FormatContext, # The special tokens, boundary and length limit to write for
     at:dict|None=None, # `source` and `row`, for errors
     **more, # Other variables of the template
 )->tuple[str,list[ContentSpan]]: # The rendered text, and where each content stands in it, in order
