@@ -493,7 +493,7 @@ def strict_rows(lines):
 
 
 def read_rows(lines):
-    try: yield from (o if type(o) is dict else str(o) for _, o in json_rows._read_lines(iter(lines), 'd.jsonl'))
+    try: yield from (o if type(o) is dict else str(o) for _, o in json_rows.read_lines(iter(lines), 'd.jsonl'))
     except DataError as e: yield str(e)
 
 

@@ -27,6 +27,7 @@ from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
 from .stamps import FileStamps, check_unchanged
 from ..storage import to_arrow, write_json
 from .ray_tasks import on_ray
+from .tasks import ReadingJob, read_task, shard_tasks
 from .workers import n_workers, packed, pooled
 
 # %% ../../nbs/data/05_prepare.ipynb #880c4562
@@ -105,9 +106,9 @@ token_modules = (
     'formats.base', 'formats.fields', 'formats.named_templates', 'formats.sandbox', 'formats.messages',
     'formats.templates', 'formats.chat', 'formats.plain', 'formats.tokenized', 'formats.functions',
     'axolotl.boundary', 'axolotl.instruct', 'axolotl.sharegpt', 'axolotl.chat_template', 'axolotl.plain',
-    'data.formats', 'data.kinds', 'data.json_rows', 'data.tables', 'data.files', 'data.splits', 'data.rows',
-    'data.sources',
-    'data.shards', 'data.jobs', 'data.prepare')
+    'data.formats', 'data.kinds', 'data.json_rows', 'data.tables', 'data.files', 'data.parts', 'data.splits',
+    'data.rows', 'data.sources',
+    'data.shards', 'data.jobs', 'data.tasks', 'data.prepare')
 token_libraries = ('tokenizers', 'jinja2')
 
 def _row_parts(o): # the options that are set
@@ -200,14 +201,15 @@ def _size(sources): # bytes of all files
         except OSError: return 0
     return sum(one(f) for s in sources for f in s.rows.files)
 
-def _made(job, sources, shards, o): # what the job makes of each shard, in order
+def _made(job, sources, o): # what the job makes of each shard, in order
     away,workers = o.dataset_engine=='ray',n_workers(o.dataset_num_proc, _size(sources))
-    sent = packed(SentJob(job)) if away or workers>1 else None
+    sent = packed(ReadingJob(SentJob(job))) if away or workers>1 else None
     if away and sent is None:
         message = "ray cannot be used: the format's function cannot be sent to another machine. Leave it out."
         raise ConfigError(message, field='dataset_engine')
-    if sent is None: return map(job, shards)
-    found = on_ray(sent, shards) if away else pooled(sent, shards, workers)
+    if sent is None: return map(job, read_shards(sources, job.encoders))
+    tasks = shard_tasks(sources, job.encoders)
+    found = on_ray(sent, tasks, read_task) if away else pooled(sent, tasks, workers)
     return (take_notes(job, made) for made in found)
 
 def shard_results(
@@ -216,8 +218,8 @@ def shard_results(
     o:WorkerOptions=default_workers, # Where and in how many processes
 )->Iterator: # What is kept of each shard, in order
     "Make all shards: here, in worker processes, or on a cluster."
-    shards,seen = read_shards(sources, job.encoders),SeenRows() if job.options.dataset_exact_deduplication else None
-    for made in _made(job, sources, shards, o): yield job.result(drop_seen(made, seen)) if seen else made
+    seen = SeenRows() if job.options.dataset_exact_deduplication else None
+    for made in _made(job, sources, o): yield job.result(drop_seen(made, seen)) if seen else made
 
 # %% ../../nbs/data/05_prepare.ipynb #ea929499
 def _n_lines(path):

@@ -6,10 +6,11 @@
 __all__ = ['ray_task', 'on_ray']
 
 # %% ../../nbs/data/04d_ray.ipynb #5b300004
-import os, pickle
-from collections.abc import Iterable, Iterator
+import errno, os, pickle, sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from ..segments import MissingError
+from .parts import UnseenFile
+from ..segments import ConfigError, MissingError
 from .workers import in_order, tried, unpacked
 
 # %% ../../nbs/data/04d_ray.ipynb #5b300006
@@ -32,22 +33,58 @@ def _import_ray():
         raise MissingError(message, field='dataset_engine') from None
     return ray
 
-def _answer(data): # the result, or the error that was raised there
-    worked,result = pickle.loads(data)
+# %% ../../nbs/data/04d_ray.ipynb #a9174d4e
+def _answer(ray, ref): # the result, or the error that was raised there
+    try: worked,result = pickle.loads(ray.get(ref))
+    except ray.exceptions.RayError as e:
+        why = type(e).__name__
+        message = f'died, and so did those that did its task again ({why}). Nothing was kept. Run again'
+        raise ChildProcessError(errno.ECHILD, message, 'a worker of the Ray cluster') from None
     if not worked: raise result
     return result
+
+class _Asked: # tasks that were sent; one that a machine cannot read is filled here, and so are all later ones
+    def __init__(self, ray, send, fill): self.ray,self.send,self.fill,self.filled = ray,send,fill,False
+
+    def submit(self, task):
+        task = self.fill(task) if self.filled else task
+        return task, self.send(task)
+
+    def finish(self, sent):
+        task,ref = sent
+        try: return _answer(self.ray, ref)
+        except UnseenFile as e:
+            if self.fill is None: raise
+            if not self.filled: print(f'note: {e.source}: {_here}', file=sys.stderr)
+            self.filled = True
+            return _answer(self.ray, self.send(self.fill(task)))
+
+_here = 'other machines do not have this file as it is here, so its rows are read here and sent'
+
+# %% ../../nbs/data/04d_ray.ipynb #e1cfd090
+def _connected(ray): # was Ray begun here?
+    if ray.is_initialized(): return False
+    try: ray.init(logging_level='ERROR', log_to_driver=False, include_dashboard=False)
+    except Exception as e:
+        where = os.environ.get('RAY_ADDRESS')
+        what = f'the Ray cluster at {where} does not answer' if where else 'Ray does not start'
+        why = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        message = f'{what} ({why}). Check the cluster and RAY_ADDRESS, or leave the engine out.'
+        raise ConfigError(message, field='dataset_engine') from None
+    return True
 
 def on_ray(
     job:bytes, # From `packed`
     tasks:Iterable, # What can be pickled, in order
+    fill:Callable|None=None, # Makes of a task whose file is not there one that needs no file
 )->Iterator: # Results, in order
     "Call a function with every task, on a Ray cluster."
     ray = _import_ray()
-    begun = not ray.is_initialized()
-    if begun: ray.init(logging_level='ERROR', log_to_driver=False, include_dashboard=False)
+    begun = _connected(ray)
     try:
         run,sent = ray.remote(num_cpus=1, max_retries=5)(ray_task),ray.put(job)
+        asked = _Asked(ray, lambda o: run.remote(sent, o), fill)
         ahead = 2*max(1, int(ray.cluster_resources().get('CPU', 1)))
-        yield from in_order(lambda o: run.remote(sent, o), lambda ref: _answer(ray.get(ref)), tasks, ahead)
+        yield from in_order(asked.submit, asked.finish, tasks, ahead)
     finally:
         if begun: ray.shutdown()

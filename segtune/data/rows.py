@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
 from .files import raising
+from .parts import Reader
 from ..options import SeedOptions
 from ..segments import ConfigError, printable
 
@@ -39,12 +40,17 @@ def n_rows(
     "How many rows there are; they are read if nothing tells."
     return r.count() if r.count else sum(1 for _ in r.read())
 
+def _part_of(r): # gives parts of a source; None: it is read from its start
+    return getattr(r.read, 'part', None)
+
 def _cut(r, start, stop): # some rows of a source
+    of = _part_of(r)
     def read():
         for i,o in enumerate(r.read()):
             if i>=stop: return
             if i>=start: yield o
     identity = dict(r.identity, rows=[*r.identity.get('rows', ()), start, stop])
+    read = Reader(read, of and (lambda a,b: of(start+a, start+b)))
     return replace(r, read=read, identity=identity, count=lambda: stop-start)
 
 def slice_rows(
@@ -66,10 +72,20 @@ def _order(n, seed): # all of n rows, as datasets shuffles them
     import numpy as np
     return np.random.default_rng(seed).permutation(n)
 
+def _some_part(of, chosen): # gives parts of the chosen rows
+    import numpy as np
+    if of is None: return None
+    at = np.flatnonzero(chosen)
+    def part(start, stop):
+        first,last = int(at[start]),int(at[stop-1])+1
+        found = of(first, last)
+        return found and found.choose(chosen[first:last])
+    return part
+
 def _some(r, chosen, key, facts): # the rows of a source for which `chosen` is true
     def read(): return (o for o,wanted in zip(r.read(), chosen) if wanted)
     identity = {**r.identity, key: [*r.identity.get(key, ()), *facts]}
-    return replace(r, read=read, identity=identity, count=lambda: int(chosen.sum()))
+    return replace(r, read=Reader(read, _some_part(_part_of(r), chosen)), identity=identity, count=lambda: int(chosen.sum()))
 
 def _draw(sources, counts, drawn, key, facts): # the drawn ones of all rows of several sources
     import numpy as np

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from .files import count_rows, place_name, read_each
 from .kinds import is_data_file, kind_of
+from .parts import FileParts, Reader
 from ..options import SeedOptions
 from .rows import Rows, limit_rows, n_rows, shard_rows, slice_rows
 from ..segments import ConfigError, DataError, MissingError, printable
@@ -24,7 +25,8 @@ from .splits import directory_splits, named_files, split_parts
 def _file_rows(path, ds_type=None, name=None): # of one file
     kind_of(name or path, ds_type)
     name = name or place_name(path, ds_type)
-    return Rows(name, partial(read_each, path, ds_type, name), [Path(path)], count=partial(count_rows, path, ds_type))
+    parts = FileParts(path, ds_type, name)
+    return Rows(name, Reader(partial(read_each, path, ds_type, name), parts), [Path(path)], count=parts.count)
 
 # %% ../../nbs/data/03_sources.ipynb #10324a2f
 def _why(e): return f'{type(e).__name__}: {(str(e).splitlines() or [""])[0][:150]}'
