@@ -254,6 +254,96 @@ def test_a_script_needs_no_guard_and_its_functions_travel(tmp_path):
     assert run.stdout.split() == ['started', '1200'], run.stderr
 
 
+SOURCES = {
+    'lines': dict(path='rows.jsonl'), 'a part of them': dict(path='rows.jsonl', split='train[30%:90%]', skip=5),
+    'some of them at random': dict(path='rows.jsonl', max_rows=1700), 'a shard of a part': dict(path='rows.jsonl', skip=100, shards=2, shards_idx=1),
+    'several times': dict(path='rows.jsonl', max_rows=900, repeat=3), 'row groups': dict(path='rows.parquet'), 'a group of all': dict(path='whole.parquet', max_rows=1500),
+    'many files': dict(path='many/*.jsonl'), 'files of several kinds': dict(path='mixed'), 'a list': dict(path='list.json'), 'compressed': dict(path='rows.jsonl.gz'),
+}
+
+
+@pytest.fixture(scope='module')
+def kinds_of_files(tmp_path_factory):
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    d = tmp_path_factory.mktemp('kinds')
+    rows = [dict(text=f'row {i} '+'word '*(i % 7)) for i in range(2600)]
+    text = ''.join(json.dumps(o)+'\n'*(1+(i % 9 == 0)) for i, o in enumerate(rows))
+    (d/'rows.jsonl').write_bytes(b'\xef\xbb\xbf'+text.encode())
+    with gzip.open(d/'rows.jsonl.gz', 'wt') as f: f.write(text)
+    (d/'list.json').write_text('[\n'+',\n'.join(map(json.dumps, rows))+'\n]')
+    pq.write_table(pa.Table.from_pylist(rows), d/'rows.parquet', row_group_size=700)
+    pq.write_table(pa.Table.from_pylist(rows), d/'whole.parquet')
+    for k in ('many', 'mixed'): (d/k).mkdir()
+    for i in range(7): (d/'many'/f'{i}.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in rows[i*300:i*300+290]))
+    shutil.copy(d/'rows.parquet', d/'mixed'/'b.parquet')
+    (d/'mixed'/'a.csv').write_text('text\n'+'"a cell\nof two lines"\n'*1300)
+    (d/'mixed'/'c.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in rows[:500]))
+    return d
+
+
+@pytest.mark.parametrize('case', SOURCES)
+def test_rows_that_workers_read_are_those_of_one_process(tmp_path, kinds_of_files, case):
+    from segtune.data.jobs import encoders_of, read_shards
+    from segtune.data.tasks import read_task, shard_tasks
+    tok, how = make_tokenizer('gpt2'), dict(SOURCES[case])
+    some = [Source(r, find_format('completion', tok)) for r in find_rows(str(kinds_of_files/how.pop('path')), **how)]
+    encoders = encoders_of(some, tok)
+    tasks = list(shard_tasks(some, encoders))
+    assert [read_task(t).items for t in tasks] == list(read_shards(some, encoders)) and len(tasks) > 1
+    assert all(len(o) == 2 for t in tasks for o in t.items) == (case not in ('files of several kinds', 'a list', 'compressed'))
+
+
+def test_this_process_reads_no_rows_that_workers_can_read(tmp_path, monkeypatch):
+    import segtune.data.parts as parts
+    d, tok = project(tmp_path, 2500), make_tokenizer('gpt2')
+    def refuse(*args): raise AssertionError('a row was read here')
+    def run(out, **how): return prepare_and_lint(sources(d, tok, shout), tok, d/out, **how)
+    run('one')
+    some = sources(d, tok, shout)
+    some[0].rows.read.read = refuse
+    monkeypatch.setattr(parts, 'read_lines', refuse)
+    prepare_and_lint(some, tok, d/'two', dataset_num_proc=2)
+    assert contents(d/'one') == contents(d/'two')
+
+
+MISTAKES = {'an object over several lines': '{\n"q": 1\n}\n', 'no UTF-8': b'{"q": "\xff", "a": "x"}\n', 'no JSON': '{"q": \n', 'a number': '7\n', 'null': 'null\n'}
+
+
+@pytest.mark.parametrize('what', MISTAKES)
+@pytest.mark.parametrize('on_bad', ['error', 'skip'])
+def test_a_mistake_far_inside_a_file_is_told_as_by_one_process(tmp_path, what, on_bad):
+    d, tok = project(tmp_path, 2100), make_tokenizer('gpt2')
+    lines = (d/'data.jsonl').read_bytes().splitlines(True)
+    wrong = MISTAKES[what]
+    lines[1650:1650] = [wrong if isinstance(wrong, bytes) else wrong.encode(), b'\n']
+    (d/'data.jsonl').write_bytes(b''.join(lines))
+    def run(n):
+        try: return prepare_and_lint(sources(d, tok, shout), tok, d/f'out{n}', on_bad=on_bad, dataset_num_proc=n).count
+        except DataError as e: return str(e)
+    one, two = run(1), run(2)
+    assert one == two and ('1651' in str(one) or '1651' in str(one.listed))
+    assert contents(d/'out1') == contents(d/'out2')
+
+
+def test_a_file_that_is_another_one_where_it_is_read_is_not_read(tmp_path):
+    "a machine that has an older copy, or none, says so, and the rows are sent to it"
+    from segtune.data.jobs import encoders_of
+    from segtune.data.parts import UnseenFile
+    from segtune.data.tasks import read_task, shard_tasks
+    d, tok = project(tmp_path, 1200), make_tokenizer('gpt2')
+    some = sources(d, tok, shout)
+    first, *_ = shard_tasks(some, encoders_of(some, tok))
+    rows = read_task(first)
+    with open(d/'data.jsonl', 'a') as f: f.write('{}\n')
+    with pytest.raises(UnseenFile, match='another file'): read_task(first)
+    (d/'data.jsonl').unlink()
+    with pytest.raises(UnseenFile, match='No such file'): read_task(first)
+    assert read_task(rows) == rows
+
+
 def test_what_a_function_prints_harms_nothing():
     def talk(i):
         print('something')
