@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from os import PathLike, fspath
-from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from .files import count_rows, unreadable

@@ -85,7 +85,8 @@ def _some_part(of, chosen): # gives parts of the chosen rows
 def _some(r, chosen, key, facts): # the rows of a source for which `chosen` is true
     def read(): return (o for o,wanted in zip(r.read(), chosen) if wanted)
     identity = {**r.identity, key: [*r.identity.get(key, ()), *facts]}
-    return replace(r, read=Reader(read, _some_part(_part_of(r), chosen)), identity=identity, count=lambda: int(chosen.sum()))
+    reader = Reader(read, _some_part(_part_of(r), chosen))
+    return replace(r, read=reader, identity=identity, count=lambda: int(chosen.sum()))
 
 def _draw(sources, counts, drawn, key, facts): # the drawn ones of all rows of several sources
     import numpy as np

@@ -6,12 +6,12 @@
 __all__ = ['ShardTask', 'shard_tasks', 'read_task', 'ReadingJob']
 
 # %% ../../nbs/data/04ba_tasks.ipynb #4d6cd06c
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 from ..encoder import Encoder
 from .jobs import SentJob, begins_shard
-from .parts import RowPart, UnseenFile, read_part
-from .rows import Rows, n_rows
+from .parts import UnseenFile, read_part
+from .rows import n_rows
 from ..segments import SegtuneError
 from .shards import Source
 
@@ -21,14 +21,25 @@ class ShardTask(NamedTuple):
     items:list # `(number of the source, line, row)`, or `(number of the source, RowPart)`
     failed:SegtuneError|None=None # The mistake that ended the reading, after these
 
-def _pieces(k, rows, room): # `(item, rows in it)` of a source; `room()` tells how many more the shard takes
+class _Filling: # the shard that is being filled
+    def __init__(self, size): self.size,self.items,self.room = size,[],size
+
+    def add(self, item, n):
+        self.items.append(item)
+        self.room -= n
+
+    def take(self):
+        items,self.items,self.room = self.items,[],self.size
+        return ShardTask(items)
+
+def _pieces(k, rows, shard): # `(item, rows in it)` of a source, as many as the shard takes
     of = getattr(rows.read, 'part', None)
     if of is None or of(0, 1) is None:
         for line,row in rows.read(): yield (k, line, row), 1
         return
     at,n = 0,n_rows(rows)
     while at<n:
-        size = min(room(), n-at)
+        size = min(shard.room, n-at)
         yield (k, of(at, at+size)), size
         at += size
 
@@ -39,21 +50,17 @@ def shard_tasks(
     size:int=1000, # Rows in a shard
 )->Iterator[ShardTask]:
     "The shards of all sources; rows that can be read elsewhere are not read."
-    items,room = [],size
+    shard = _Filling(size)
     try:
         for k,source,begins in begins_shard(sources, encoders):
-            if begins and items: yield ShardTask(items)
-            if begins: items,room = [],size
-            for item,n in _pieces(k, source.rows, lambda: room):
-                items.append(item)
-                room -= n
-                if room: continue
-                yield ShardTask(items)
-                items,room = [],size
+            if begins and shard.items: yield shard.take()
+            for piece in _pieces(k, source.rows, shard):
+                shard.add(*piece)
+                if not shard.room: yield shard.take()
     except SegtuneError:
-        if items: yield ShardTask(items)
+        if shard.items: yield shard.take()
         raise
-    if items: yield ShardTask(items)
+    if shard.items: yield shard.take()
 
 # %% ../../nbs/data/04ba_tasks.ipynb #bf20e51e
 def read_task(
