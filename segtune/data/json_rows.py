@@ -174,6 +174,7 @@ def read_lines(
         if type(row) is dict: yield n, row
         elif row is not None: yield n, _row(row, name, n)
 
+# %% ../../nbs/data/00c_json.ipynb #3c514e79
 def read_json(
     path:str|PathLike, # A JSON file of either form
     name:str, # What messages call it
