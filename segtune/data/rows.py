@@ -53,6 +53,7 @@ def _cut(r, start, stop): # some rows of a source
     read = Reader(read, of and (lambda a,b: of(start+a, start+b)))
     return replace(r, read=read, identity=identity, count=lambda: stop-start)
 
+# %% ../../nbs/data/02a_rows.ipynb #e94aab5a
 def slice_rows(
     sources:list[Rows], # Their rows follow one another
     start:int, # The first row, from 0
