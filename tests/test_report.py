@@ -241,6 +241,16 @@ def test_a_row_is_shown_as_the_view_shows_it(page, made):
     assert [o.text for o in css(page, '#shown th')] == ['token', 'label', 'id', 'segment']
     assert [o.text for o in css(page, '#shown td:nth-child(3)')] == [str(t.id) for t in tokens]
 
+def test_a_long_row_shows_every_token(page, made):
+    "What is folded away in the text is there, and the table folds nothing"
+    i = next(i for i, r in enumerate(made.rows) if made.batch.lengths[i] > 200 and r and not r[0].label)
+    page.execute_script(f'show({i})')
+    tokens = [(t.text, t.trained) for t in view_tokens(made.tok, made.batch.row(i))]
+    assert css(page, '#shown details.sg-fold') and [o[:2] for o in map(tuple, boxes(page))] == tokens
+    page.find_element('id', 'table').click()
+    assert [o[:2] for o in map(tuple, boxes(page))] == tokens
+    page.find_element('id', 'table').click()
+
 def test_markup_in_the_data_stays_text(page, made):
     choose(page, query='<script>')
     page.find_element('id', 'row-6').click()

@@ -1,4 +1,5 @@
 "The views of a row: the printed line to the byte, and nothing lost or invented for any tokenizer."
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -6,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import make_tokenizer, tokenizer_names
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from segtune.encoder import Encoder
+from segtune.look.terminal import print_row
 from segtune.look.view import _line, as_row, char_pieces, fold, segment_numbers, show, token_line, token_table, view, view_tokens, visible
 from segtune.pieces import boundaries
 from segtune.segments import Segment
@@ -47,21 +49,25 @@ def test_only_four_golden_rows_need_the_slow_tokenizer():
 
 
 class Words(HTMLParser):
-    "The text of each token box of a page, by kind, its titles, and whether every tag is closed"
+    "The text of each token box of a page, by kind, its titles, the tokens of its table, and whether every tag is closed"
     def __init__(self, html):
         super().__init__()
-        self.stack, self.boxes, self.titles = [], [], []
+        self.stack, self.boxes, self.titles, self.lines = [], [], [], []
         self.feed(html)
     def handle_starttag(self, tag, attrs):
         classes = (dict(attrs).get('class') or '').split()
         if tag != 'wbr': self.stack.append((tag, classes))
         if 'sg-tok' in classes and 'title' in dict(attrs): self.boxes.append(['', 'sg-t' in classes]); self.titles.append(dict(attrs)['title'])
+        elif 'sg-tok' in classes and any(o == 'td' for o, _ in self.stack): self.lines.append(['', 'sg-t' in classes])
     def handle_endtag(self, tag): assert self.stack.pop()[0] == tag
     def handle_data(self, data):
+        if any('sg-tok' in c for _, c in self.stack) and any(o == 'td' for o, _ in self.stack): self.lines[-1][0] += data
         if self.boxes and any('sg-tok' in c for _, c in self.stack) and not any(t in ('table', 'style') or 'sg-legend' in c for t, c in self.stack): self.boxes[-1][0] += data
 
 @every_tokenizer
 @quick
+@example(segments=[Segment('👨‍👩‍👧'*5, False)])   # so many masked tokens that some are folded away
+@example(segments=[Segment('\u200b'*60, False), Segment('\n'*130, False), Segment('\0', True), Segment('⏎'*60, False)])
 @given(segments=rows)
 def test_html_shows_every_token(name, segments):
     tok = make_tokenizer(name)
@@ -72,7 +78,7 @@ def test_html_shows_every_token(name, segments):
         assert not page.stack
         assert [(w.replace('\n', ''), t) for w, t in page.boxes] == [(t.text, t.trained) for t in tokens]
         assert all(f'id {t.id} · label {t.label} ' in o for t, o in zip(tokens, page.titles))
-        assert html.count('<tr>') == 1+len(tokens)
+        assert [tuple(o) for o in page.lines] == [(t.text, t.trained) for t in tokens]
 
 @every_tokenizer
 @quick
@@ -122,3 +128,25 @@ def test_several_rows_print_their_first():
     said = repr(view(tok, rows))
     assert said.startswith('5 rows\n\nrow 0\n') and said.count('\n\nrow ') == 3
     assert repr(view(tok, rows[:1])).startswith('1 row\n')
+
+@every_tokenizer
+def test_a_terminal_counts_what_it_folds(name):
+    "Of a long masked run the middle is a number; the table has every token."
+    from rich.console import Console
+    tok = make_tokenizer(name)
+    shown = show(tok, Encoder(tok).encode_row([Segment('goodbye \u200b'*140, False), Segment(' x', True)]))
+    console = Console(width=100, record=True, file=io.StringIO())
+    print_row(shown, console, table=True)
+    flow, table = console.export_text().rsplit('characters', 1)
+    folded = [int(n) for n in re.findall(r'… (\d+) masked tokens …', flow)]
+    assert len(folded) == 1 and folded[0] == sum(len(p) for f, p in fold(shown.tokens) if f)
+    assert len([o for o in table.splitlines() if o.strip()]) == len(shown.tokens)
+
+def test_the_legend_explains_what_is_drawn():
+    "The sign of an edge has one meaning, said of no segment that the row lacks; a row of one segment has no edge"
+    tok = make_tokenizer('gpt2')
+    html = show(tok, Encoder(tok).encode_row([Segment('a', False), Segment(' b', True)]))._repr_html_()
+    assert 'a segment begins, with its number' in html and not re.search(r'segment \d+ begins<', html)
+    for row in ([Segment('plain text', True)], [Segment('', False), Segment('plain text', True)]):
+        html = show(tok, Encoder(tok).encode_row(row))._repr_html_()
+        assert 'sg-edge"' not in html and 'begins' not in html

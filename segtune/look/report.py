@@ -57,7 +57,7 @@ def _asset(name): return (files('segtune')/'assets'/'report'/name).read_text(enc
 _scripts = 'data.js','choose.js','list.js','row.js','decide.js','main.js'
 
 def _legend_all(): # every sign, with its kind
-    signs = {k:html for k,(html,_) in legend.items()} | {'edge':edge_legend(2)}
+    signs = {k:html for k,(html,_) in legend.items()} | {'edge':edge_legend()}
     return ''.join(f'<span data-kind="{k}">{html}</span>' for k,html in signs.items())
 
 # %% ../../nbs/look/04_report.ipynb #5a84422e

@@ -227,14 +227,14 @@ legend = {
     'crossed': ('<span class="sg-tok sg-x">reaches across a label change</span>', lambda t: t.n_crossed)}
 
 def edge_legend(
-    segment:int, # A segment that begins in the row, from 0
+    segment:int=0, # The number that stands in the sign
 )->str:
     "The sign for the place where a segment begins."
-    return f'<span><span class="sg-edge">{segment}</span> segment {segment} begins</span>'
+    return f'<span><span class="sg-edge">{segment}</span> a segment begins, with its number</span>'
 
 def _legend_html(tokens, segments):
     found = [html for html,occurs in legend.values() if any(map(occurs, tokens))]
-    if segments: found.append(edge_legend(max(t.segment for t in tokens)))
+    if segments: found.append(edge_legend())
     return f'<div class="sg-legend">{"".join(found)}</div>'
 
 # %% ../../nbs/look/00_view.ipynb #1d3d2b01
@@ -243,10 +243,15 @@ def _table_html(parts):
     head = '<th>token</th><th class="n">label</th><th class="n">id</th>' + '<th class="n">segment</th>'*has_segment
     lines = []
     for folded,p in parts:
-        if folded: lines.append(f'<tr><td colspan="{3+has_segment}">… {len(p):,} masked tokens …</td></tr>')
-        else: lines += [_line_html(t, has_segment) for t in p]
-    table = f'<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'.replace('⏎\n', '⏎')
-    return f'<table data-quarto-disable-processing="true">{table}</table>'
+        each = ''.join(_line_html(t, has_segment) for t in p)
+        lines.append(_folded_html(each, len(p), 3+has_segment) if folded else each)
+    return _table(f'<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>')
+
+def _table(inner): return f'<table data-quarto-disable-processing="true">{inner}</table>'.replace('⏎\n', '⏎')
+
+def _folded_html(lines, n, wide): # lines that unfold, as a table in a line of the table
+    inner = f'<details><summary>{n:,} masked tokens</summary>{_table(f"<tbody>{lines}</tbody>")}</details>'
+    return f'<tr><td colspan="{wide}">{inner}</td></tr>'
 
 def _line_html(t, has_segment): # a token's line of the table
     numbers = [t.label, t.id, *[t.segment]*has_segment]
@@ -276,7 +281,7 @@ class RowView:
     def __repr__(self): return token_line(self.tok, self.row.ids, self.row.labels)
 
     def _repr_html_(self):
-        segments = self.row.segments if any(t.segment is not None for t in self.tokens) else None
+        segments = self.row.segments if len({t.segment for t in self.tokens})>1 else None # one has no edges
         parts,each,flow = fold(self.tokens, self.limit),iter(_flow(self.tokens, segments, self.place)),[]
         for folded,p in parts:
             html = ''.join(islice(each, len(p)))

@@ -185,7 +185,7 @@ function tokenFlow(r) {
   const put = (into, k) => {
     const c = tokenBox(r, k);
     cells.push(c);
-    if (r.begins.has(k)) {
+    if (r.begins.size > 1 && r.begins.has(k)) {
       const g = drawnMark('sg-edge', r.segment[k], '');
       g.title = `segment ${r.segment[k]} begins here`;
       into.append(g);
