@@ -138,7 +138,7 @@ def test_a_terminal_counts_what_it_folds(name):
     console = Console(width=100, record=True, file=io.StringIO())
     print_row(shown, console, table=True)
     flow, table = console.export_text().rsplit('characters', 1)
-    folded = [int(n) for n in re.findall(r'… (\d+) masked tokens …', flow)]
+    folded = [int(n.replace(',', '')) for n in re.findall(r'… ([\d,]+) masked tokens …', flow)]
     assert len(folded) == 1 and folded[0] == sum(len(p) for f, p in fold(shown.tokens) if f)
     assert len([o for o in table.splitlines() if o.strip()]) == len(shown.tokens)
 
