@@ -1,4 +1,5 @@
 "The docs tool: a page needs no network, whichever program rendered it."
+import re
 import sys
 from pathlib import Path
 
@@ -75,3 +76,70 @@ def test_other_documentation_stays_as_it_is():
 
     from segtune.encoder import Encoder
     assert shown(Encoder) == show_doc(Encoder)._repr_markdown_() and "boundary" in shown(Encoder)
+
+
+# ---- the page of error messages
+
+error_page = pytest.importorskip("error_page", exc_type=ImportError)
+messages = pytest.importorskip("messages", exc_type=ImportError)
+provoke = pytest.importorskip("provoke", exc_type=ImportError)
+
+PACKAGE = """
+class SegtuneError(ValueError): pass
+class OwnError(SegtuneError): pass
+_hint = dict(a='Write a.', b='Write b.')
+
+def _near(name): return f' Did you mean {name}?' if name else ''
+def _refuse(why): raise OwnError(f'{why}. Remove it.', field='key')
+
+def check(x, n):
+    "Checks."
+    if x: raise OwnError(f'expected {n} rows, got {len(x)}.{_near(x)}', source='--set')
+    if n: _refuse('is no number')
+    message = 'there is nothing here' if n else 'there is too much here'
+    if x==3: raise SegtuneError(message)
+    message = 'the last is what counts'
+    raise OwnError(message)
+"""
+
+def test_messages_are_read_from_the_source(tmp_path):
+    "Literals, variables, parameters of helpers, alternatives; of a variable only what it may hold there"
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room/own.py").write_text(PACKAGE)
+    found = {o.text: (o.module, o.kind, o.field, o.at) for o in messages.read_messages(tmp_path)}
+    assert found == {
+        "expected ⟨number⟩ rows, got ⟨number⟩.[ Did you mean ⟨name⟩?]": ("room/own", "OwnError", "", "--set"),
+        "is no number. Remove it.": ("room/own", "OwnError", "key", ""),
+        "there is nothing here": ("room/own", "SegtuneError", "", ""), "there is too much here": ("room/own", "SegtuneError", "", ""),
+        "the last is what counts": ("room/own", "OwnError", "", "")}
+
+def test_every_message_has_an_address_and_says_what_to_do():
+    names = [name for name, _ in error_page.entries()]
+    assert len(names) == len(set(names)) > 350
+    assert [m for _, m in error_page.entries() if not error_page.fix_of(m)] == []
+    texts = [m.text for _, m in error_page.entries()]
+    assert [o for o in error_page.FIXES if not any(t.startswith(o) for t in texts)] == []
+
+def test_the_page_is_made_of_every_message():
+    from execnb.nbio import read_nb
+    notebook = read_nb(Path(__file__).parent.parent / "nbs/guides/errors.ipynb")
+    assert [c.source for c in notebook.cells].count(error_page.MARKER) == 1
+    modules = {m.module for _, m in error_page.entries()}
+    assert modules <= set(error_page.notebooks()) and {o.split("/")[0] if "/" in o else "" for o in modules} == set(error_page.ROOMS)
+
+QUICK = [o for o in provoke.CASES if o.command.split()[0] not in ("train", "evaluate", "generate", "merge")]
+
+def provoked(case):
+    said, modules = provoke.told(case)
+    return said, dict(error_page.entries())[error_page.match(said, modules)]
+
+@pytest.mark.parametrize("at", range(0, len(QUICK), 4))
+def test_what_is_printed_is_on_the_page(at):
+    said, m = provoked(QUICK[at])
+    assert error_page.pattern(m.text).search(said) and "None" not in said
+
+@pytest.mark.slow
+def test_every_example_is_on_the_page():
+    found = error_page.examples()
+    assert len(found) > 50 and all(said for _, said in found.values())
+    assert not [said for _, said in found.values() if re.search(r"/(tmp|home|work|root)/", error_page.short(said))]

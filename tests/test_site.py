@@ -103,6 +103,14 @@ def test_no_link_is_lost(site, pages):
     assert not any(broken.values()), {n: o for n, o in broken.items() if o}
 
 
+def test_the_page_of_errors_holds_every_message(site, pages):
+    sys.path.insert(0, str(ROOT / "tools"))
+    import error_page
+    found = {name for name, _ in error_page.entries()}
+    assert found <= pages["guides/errors.html"].ids
+    assert (site / "guides/errors.html").read_text(encoding="utf-8").count("<details><summary>Example</summary>") > 50
+
+
 # ---- the pages in a browser
 
 def binary(): return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

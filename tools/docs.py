@@ -22,6 +22,7 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
+import error_page
 import home_row
 import live_report
 import playground
@@ -195,7 +196,7 @@ def process(src, dst):
     first = next((o.source for o in nb.cells if o.cell_type == "code"), "")
     exported = re.match(r"#\|\s*default_exp\s+(\S+)", first)
     nb.module_ = f"{get_config().lib_path.name}.{exported[1]}" if exported else None
-    nb.cells = list(show_shell(split_title(nb.cells)))
+    nb.cells = list(show_shell(error_page.fill(split_title(nb.cells))))
     describe_pictures(nb.cells)
     for i, cell in enumerate(nb.cells): cell.idx_ = i
     PageFilters()(nb)
