@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .console import (ConfigPath, Overrides, command, finding_lines, has_color, open_project, say, tell_prepared,
-                             write)
+from .console import ConfigPath, Overrides, command, finding_lines, open_project, tell_prepared
+from .output import has_color, say, show, write
+from .ready import current, note_inputs, note_prepared
 from .segments import ConfigError
 
 # %% ../nbs/13c_data_commands.ipynb #172e104f
@@ -23,7 +24,7 @@ def _print_rows(p, tok, n, text_only, seed):
     at = sample_rows(p.count.rows, n, seed)
     for i,(ids,labels) in zip(at, read_rows(p.path, at)):
         say('', '{}:{}'.format(*lineage(p, i)))
-        print(token_line(tok, ids, labels, color=has_color(), text_only=text_only))
+        show(token_line(tok, ids, labels, color=has_color(), text_only=text_only))
 
 def stop_on_findings(
     project, # A `Project`
@@ -58,7 +59,10 @@ def preprocess(config:ConfigPath, set:Overrides=None,
     "Prepare the data: tokens and labels, on disk."
     given = dict(dataset_num_proc=workers, dataset_engine=engine)
     more = [f'{k}={v}' for k,v in given.items() if v]
+    record = current()
+    record.note('contents', config)
     project = open_project(config, [*(set or []), *more, *_dropping(drop)])
+    note_inputs(record, project)
     if verify: _forget(project)
     tell_prepared(project)
     if drop: say(f'note: write drop: {drop} into {config}, so that train leaves out the same rows', file=sys.stderr)
@@ -66,6 +70,7 @@ def preprocess(config:ConfigPath, set:Overrides=None,
         _print_rows(project.prepared, project.tokenizer, debug_num_examples, debug_text_only, project.cfg.seed)
     project.check_split()
     if plan := project.bins: say(*plan.lines())
+    note_prepared(record, project)
     stop_on_findings(project)
 
 # %% ../nbs/13c_data_commands.ipynb #2942e84f

@@ -10,9 +10,9 @@ import json, os, sys
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .console import (ConfigPath, Overrides, command, is_first, is_terminal, open_project, say, tell_prepared,
-                             working, write)
+from .console import ConfigPath, Overrides, command, open_project, tell_prepared, working
 from .data_commands import stop_on_findings
+from .output import is_first, is_terminal, say, write
 from .segments import ConfigError, printable
 
 # %% ../nbs/13d_model_commands.ipynb #7d2ba7e6

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['packaged_models', 'hub_names', 'bundled', 'bundled_path', 'PackagedModel', 'bundled_tokenizer', 'install_hint',
-           'cache_dir', 'packaged_path']
+           'packaged_path']
 
 # %% ../nbs/01_models.ipynb #26049573
 import json, os, re, shutil, struct, sys, time, uuid
@@ -16,7 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 from .segments import ConfigError, MissingError
-from .storage import write_json
+from .storage import cache_dir, write_json
 
 # %% ../nbs/01_models.ipynb #62263670
 def _bundled():
@@ -164,12 +164,6 @@ def _tokenizer_config(facts):
         tokenizer_class='PreTrainedTokenizerFast', model_max_length=facts['llama.context_length'],
         clean_up_tokenization_spaces=False,
         model_input_names=['input_ids','attention_mask'], chat_template=facts['tokenizer.chat_template'])
-
-# %% ../nbs/01_models.ipynb #b2ca0bb3
-def cache_dir()->Path:
-    "Where converted models are kept."
-    if own := os.environ.get('SEGTUNE_CACHE'): return Path(own).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'segtune'
 
 # %% ../nbs/01_models.ipynb #0cd75f95
 def _is_whole(folder, files): return all((folder/o).is_file() and (folder/o).stat().st_size for o in files)

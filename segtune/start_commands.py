@@ -9,7 +9,8 @@ __all__ = ['init', 'demo', 'formats', 'check']
 import json, shutil, sys, textwrap
 from typing import Annotated, Optional
 import typer
-from .console import ConfigPath, Overrides, command, say, write_notes
+from .console import ConfigPath, Overrides, command
+from .output import say, write_notes
 from .segments import ConfigError, SegtuneError
 
 # %% ../nbs/13b_start_commands.ipynb #58b5d54e
