@@ -54,8 +54,8 @@ class TemplateKeys(BaseModel):
         None, "Overrides the config's `eot_tokens`", 'there only for the whole config')
     message_property_mappings:dict[str,str]|None = opt(None, "Name in the template -> field of a message in the data")
     template_thinking_key:str|None = opt(None, "The template's name for the reasoning")
-    train_on_eos:Literal['all','turn','last','none']|bool|None = opt(None, 'Which EOS tokens are trained')
-    train_on_eot:Literal['all','turn','last','none']|bool|None = opt(None, 'Which end-of-turn tokens are trained')
+    train_on_eos:Literal['all','turn','last','none']|None = opt(None, 'Which EOS tokens are trained')
+    train_on_eot:Literal['all','turn','last','none']|None = opt(None, 'Which end-of-turn tokens are trained')
     split_thinking:bool|None = opt(None, 'Take the reasoning out of the content?')
     drop_system_message:bool|None = opt(None, 'Leave out system messages?')
 
@@ -242,8 +242,10 @@ def _unknown(keep): # problems of keys that nobody knows; they leave `keep`
     out = []
     for k in [k for k in keep if k not in Config.model_fields]:
         near = near_key(k, Config.model_fields)
+        what = 'unknown key.'+(f' Did you mean {near}?' if near else '')
+        if k in DatasetEntry.model_fields: what = 'is a key of a dataset entry. Move it under datasets.'
         del keep[k]
-        out.append(((k,), 'unknown key.'+(f' Did you mean {near}?' if near else '')))
+        out.append(((k,), what))
     return out
 
 # %% ../nbs/10_config.ipynb #aaf06668

@@ -9,6 +9,7 @@ __all__ = ['Amount', 'Positive', 'Part', 'Count', 'Number', 'Seed', 'Text', 'own
 # %% ../nbs/00a_declare.ipynb #00dc0004
 import inspect
 from collections.abc import Callable, Iterable
+from datetime import date
 from functools import wraps
 from os import PathLike, fspath
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -72,6 +73,7 @@ def _want(e): # what pydantic expected, in our words
 
 # %% ../nbs/00a_declare.ipynb #00dc0012
 def _shown(value):
+    if isinstance(value, date): return f'the date {value}. Write it in quotes'
     named = value is None or isinstance(value, bool)
     text = {True:'true', False:'false', None:'null'}[value] if named else repr(value)
     return text if len(text)<=80 else f'{text[:77]}...'

@@ -8,11 +8,12 @@ __all__ = ['entry_problems', 'open_config', 'OpenConfig', 'Inputs', 'LintedInput
 # %% ../nbs/11_project.ipynb #245fd518
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from fastcore.basics import patch
-from .config import Config, DatasetEntry, SourceKeys, load_config
+from .config import Config, DatasetEntry, SourceKeys, load_config, read_config
 from .data.findings import prepare_and_lint, row_findings, stats_of
 from .data.prepared import PreparedData
 from .data.formats import find_format
@@ -55,6 +56,7 @@ def _without_tokenizer(options): # a stand-in for the template that only the tok
     return {**options, 'chat_template':'chatml'} if own and not options.get('chat_template_jinja') else options
 
 def _odd_option(entry, key): # what to say of an option that the entry's format does not know
+    if key in Config.model_fields: return 'is a key of the whole config. Move it to the top level.'
     name = _format_name(entry)
     known = formats[name].options
     near = suggest(key, [*SourceKeys.model_fields, *known])
@@ -113,8 +115,9 @@ class OpenConfig:
         cfg:Config, # A checked config
         path:str|PathLike='config.yml', # Where it lies, or would lie: paths are looked up from there
         notes:list[str]=(), # What was said of it
+        overrides:list[str]|None=None, # With which it was read from there; None: it is in no file
     ):
-        self.path,self.cfg,self.notes = fspath(path),resolve(cfg, path),list(notes)
+        self.path,self.cfg,self.notes,self.overrides = fspath(path),resolve(cfg, path),list(notes),overrides
 
     @classmethod
     def open(cls,
@@ -123,13 +126,34 @@ class OpenConfig:
     )->'OpenConfig': # Of the class that it is called on
         "Read a config file."
         cfg,notes = open_config(path, overrides)
-        return cls(cfg, path, notes)
+        return cls(cfg, path, notes, list(overrides))
 
     @cached_property
     def tokenizer(self)->FastTokenizer:
         "The tokenizer, with the special tokens and tokens of the config."
         cfg = self.cfg
         return load_tokenizer(cfg.tokenizer_config or cfg.base_model, cfg.special_tokens, cfg.tokens)
+
+# %% ../nbs/11_project.ipynb #b4eadce0
+def _config_path(cfg, at, field): # path of the key that an error calls by its last name
+    entry = getattr(cfg, at[0])[at[1]] if at else None
+    whole = getattr(entry, field, None) is None and getattr(cfg, field, None) is not None
+    return (*field.split('.'),) if entry is None or whole else (*at, field or 'path')
+
+@patch
+@contextmanager
+def located(self:OpenConfig,
+    *at, # The dataset entry that is being read: `'datasets', 0`; nothing: none
+):
+    "Give a mistake that only names a key its place in the file."
+    try: yield
+    except ConfigError as e:
+        if e.source is not None or self.overrides is None: raise
+        path = _config_path(self.cfg, at, e.field)
+        lines = read_config(self.path, self.overrides).lines
+        line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+        where = dict(source=line) if line=='--set' else dict(source=self.path, row=line)
+        raise ConfigError(e.message, field='.'.join(map(str, path)), **where) from e.__cause__
 
 # %% ../nbs/11_project.ipynb #62bf20aa
 def _without_dropped(sources, path): # the sources of both kinds without the rows that a file lists
@@ -141,7 +165,8 @@ class Inputs(OpenConfig):
     @cached_property
     def _kept(self): # of `datasets` and `test_datasets`: `drop` may list rows of either
         entries = [self.cfg.datasets, self.cfg.test_datasets or []]
-        return _without_dropped([*map(self.read_entries, entries)], self.cfg.drop)
+        sources = [*map(self.read_entries, entries)]
+        with self.located(): return _without_dropped(sources, self.cfg.drop)
 
     @cached_property
     def sources(self)->list[Source]:
@@ -166,15 +191,22 @@ def entry_format(self:Inputs,
                            cfg.sequence_len, cfg.train_on_inputs, beside=_folder(self.path),
                            defaults=_given_options(cfg), **_options(e))
 
+def _entry_rows(e, seed): # of each file that a dataset entry names
+    return find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files,
+                     revision=e.revision, skip=e.skip, shards=e.shards, shards_idx=e.shards_idx,
+                     max_rows=e.max_rows, repeat=e.repeat or 1, seed=seed)
+
 @patch
 def read_entries(self:Inputs,
     entries:list[DatasetEntry], # Of `datasets:` or `test_datasets:`
 )->list[Source]: # One for each file
     "The sources that dataset entries name, with as many rows as their weights say."
-    cfg,fmts = self.cfg,[self.entry_format(e) for e in entries]
-    rows = [find_rows(e.path, ds_type=e.ds_type, name=e.name, split=e.split, data_files=e.data_files,
-                      revision=e.revision, skip=e.skip, shards=e.shards, shards_idx=e.shards_idx,
-                      max_rows=e.max_rows, repeat=e.repeat or 1, seed=cfg.seed) for e in entries]
+    cfg,rows,fmts = self.cfg,[],[]
+    key = 'datasets' if entries is cfg.datasets else 'test_datasets'
+    for i,e in enumerate(entries):
+        with self.located(key, i):
+            fmts.append(self.entry_format(e))
+            rows.append(_entry_rows(e, cfg.seed))
     rows = mix_rows(rows, [e.weight for e in entries], cfg.mixing_strategy, cfg.seed)
     return [Source(r, fmt) for fmt,some in zip(fmts, rows) for r in some]
 
@@ -199,15 +231,15 @@ class Project(LintedInputs):
         "The rows of `test_datasets`, prepared and linted."
         if not self.cfg.test_datasets: return None
         folder = self.cfg.dataset_prepared_path
-        return prepare_and_lint(self.held_sources, self.tokenizer, folder, o=self.cfg, val_set_size=0,
-                                **self.lint_context)
+        sources,tok,context = self.held_sources,self.tokenizer,self.lint_context
+        with self.located(): return prepare_and_lint(sources, tok, folder, o=self.cfg, val_set_size=0, **context)
 
     @cached_property
     def prepared(self)->Prepared: # Also the ones that `val_set_size` will hold out
         "The rows of `datasets`, prepared and linted."
         folder = self.cfg.dataset_prepared_path
-        return prepare_and_lint(self.sources, self.tokenizer, folder, o=self.cfg, held=self.held,
-                                **self.lint_context)
+        sources,tok,held,context = self.sources,self.tokenizer,self.held,self.lint_context
+        with self.located(): return prepare_and_lint(sources, tok, folder, o=self.cfg, held=held, **context)
 
     @cached_property
     def split(self)->tuple[list[int],list[int]]: # Rows to train on, rows to hold out

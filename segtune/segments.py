@@ -84,6 +84,9 @@ def _shown(o, n=60):
     except (TypeError, ValueError, RecursionError): s = f'({json_type(o)})'
     return s if len(s)<=n else s[:n-1]+'…'
 
+def _got(o): # a value and its type; null says both
+    return 'null' if o is None else f'{_shown(o)} ({json_type(o)})'
+
 # %% ../nbs/00_segments.ipynb #53acc2f1
 _fields = dict(text=str, label=bool, special=bool, fresh=bool)
 _hints = dict.fromkeys(_fields, 'Write true or false, without quotes.') | dict(text='Write the text as a string.')
@@ -94,7 +97,7 @@ def _near(name, names):
 
 def _check(s, i, at):
     if type(s) is not dict:
-        msg = f'expected an object with "text" and "label", got {_shown(s)} ({json_type(s)}).'
+        msg = f'expected an object with "text" and "label", got {_got(s)}.'
         raise DataError(msg, segment=i, **at)
     for k in s:
         if k in _fields: continue
@@ -105,23 +108,31 @@ def _check(s, i, at):
     for k,v in s.items():
         if type(v) is _fields[k]: continue
         want = 'a string' if k=='text' else 'true or false'
-        raise DataError(f'expected {want}, got {_shown(v)} ({json_type(v)}). {_hints[k]}', segment=i, field=k, **at)
+        raise DataError(f'expected {want}, got {_got(v)}. {_hints[k]}', segment=i, field=k, **at)
 
 # %% ../nbs/00_segments.ipynb #58009d7e
 def _rare_segment(s):
     return Segment(s['text'], s['label'], s.get('special', True), fresh=s.get('fresh', False))
 
+_telling = dict(messages='chat', conversations='sharegpt', instruction='alpaca', text='text') # field -> a format
+
+def _instead_of_segments(row): # what to do with a row that has none
+    if near := suggest('segments', row): return f'Is {near!r} meant?'
+    kind = next((v for k,v in _telling.items() if k in row), None)
+    known = f', for example {kind}.' if kind else '; segtune formats lists them.'
+    return f'Set type to the format of such rows{known}'
+
 def _listed(row, at): # the row's list of segments, unchecked
     if type(row) is not dict:
-        msg = f'expected an object, got {_shown(row)} ({json_type(row)}). Each line is one {{"segments": [...]}}.'
+        msg = f'expected an object, got {_got(row)}. Each line is one {{"segments": [...]}}.'
         raise DataError(msg, **at)
     if 'segments' not in row:
-        near = suggest('segments', row)
-        meant = f' Is {near!r} meant?' if near else ''
-        raise DataError(f'"segments" is missing; the row has {", ".join(map(repr, row)) or "no keys"}.{meant}', **at)
+        msg = f'"segments" is missing; the row has {", ".join(map(repr, row)) or "no keys"}.'
+        raise DataError(f'{msg} {_instead_of_segments(row)}', **at)
     found = row['segments']
     if type(found) is list: return found
-    raise DataError(f'expected a list, got {_shown(found)} ({json_type(found)}).', field='segments', **at)
+    msg = f'expected a list, got {_got(found)}. Write a list of objects with "text" and "label".'
+    raise DataError(msg, field='segments', **at)
 
 def _check_surrogates(text, field, at):
     try: text.encode()

@@ -70,6 +70,11 @@ def _lines(node, at, out): # into out, a YamlFile
         _lines(v, here, out)
 
 # %% ../nbs/08_yaml_file.ipynb #16558e26
+def _in_words(e): # what the library says of a document that it cannot read
+    what = str(getattr(e, 'problem', None) or getattr(e, 'reason', None) or e).rstrip('.')
+    if "'\\t'" in what: return 'a tab indents this line. Indent with spaces'
+    return f'{e.context}, {what}' if what.startswith('but ') else what
+
 def _parsed(text, source): # the tree of nodes and the values
     try:
         check_events(text, source)
@@ -83,9 +88,7 @@ def _parsed(text, source): # the tree of nodes and the values
             raise ConfigError(what, source=source, row=long.lines[at], field='.'.join(map(str, at)))
         return long, yaml.safe_load(text)
     except yaml.YAMLError as e:
-        mark = getattr(e, 'problem_mark', None)
-        what = getattr(e, 'problem', None) or getattr(e, 'reason', None) or e
-        _refuse(f'invalid YAML: {str(what).rstrip(".")}.', source, mark)
+        _refuse(f'invalid YAML: {_in_words(e)}.', source, getattr(e, 'problem_mark', None))
     except (ValueError, OverflowError, RecursionError) as e:
         if isinstance(e, ConfigError): raise
         raise ConfigError(f'invalid YAML: {str(e).rstrip(".")}.', source=source) from None
@@ -134,5 +137,6 @@ def override(
     at = tuple(int(k) if k.isdecimal() else k for k in keys)
     values = _put(file.values, keys, _parsed(value, f'--set {path}')[1], path)
     stays = lambda o: o[:len(at)]!=at
-    lines = {k:v for k,v in file.lines.items() if stays(k)} | {at:'--set'}
+    new = {at[:n]:'--set' for n in range(1, len(at)) if at[:n] not in file.lines}
+    lines = {k:v for k,v in file.lines.items() if stays(k)} | new | {at:'--set'}
     return YamlFile(values, lines, [o for o in file.problems if stays(o[0])])

@@ -16,7 +16,7 @@ from ..axolotl import plain as axolotl_plain  # noqa: F401
 from ..encoded import Windows
 from ..encoder import TokenRow
 from ..formats.base import formats, guard_special, noted, format_context, special_choices
-from ..formats.functions import function_format
+from ..formats.functions import function_format, missing_function
 from ..hints import suggest
 from ..segments import ConfigError, DataError, Segment, SegtuneError, TokenizerError, json_type
 
@@ -123,8 +123,9 @@ def _split_name(type): # (name in the registry, style)
 
 def _unknown(name):
     near = suggest(name, formats)
-    hint = f'Known are {", ".join(formats)}; or name a function as module.function.'
+    hint = 'segtune formats lists them; or name a function as module.function.'
     if near: hint = f'Did you mean {near}?'
+    elif '.' in name and name.partition('.')[0] not in formats: hint = missing_function(name)
     raise ConfigError(f'unknown format {name!r}. {hint}', field='type')
 
 def _styled(f, style): # {} or {'style': ...}, checked

@@ -7,16 +7,18 @@ __all__ = ['is_data_file', 'kind_of', 'is_compressed', 'open_bytes', 'without_bo
 
 # %% ../../nbs/data/00b_kinds.ipynb #d929ae79
 import codecs, io
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import BinaryIO
-from ..segments import ConfigError, printable
+from ..segments import ConfigError, DataError, printable
 
 # %% ../../nbs/data/00b_kinds.ipynb #5f979233
 _kinds = {'.jsonl':'json', '.json':'json', '.ndjson':'json', '.csv':'csv', '.tsv':'tsv', '.parquet':'parquet',
           '.arrow':'arrow', '.feather':'arrow', '.txt':'text', '.md':'text'}
 _known = tuple(dict.fromkeys(_kinds.values()))
 _codecs = {'.gz':'gzip', '.zst':'zstd', '.bz2':'bz2', '.lz4':'lz4'}
+_magic = {b'\x1f\x8b':'gz', b'(\xb5/\xfd':'zst'} # how such a file begins, which no text does
+_packed = ('.xz','.zip','.7z','.tar','.tgz','.rar')
 
 def _ending(path): # the one that tells the kind
     ends = [s.lower() for s in Path(path).suffixes if s.lower() not in _codecs]
@@ -37,8 +39,10 @@ def kind_of(
     if kind in _known: return kind
     known = ', '.join(_known)
     if ds_type: raise ConfigError(f'expected one of {known}, got {ds_type!r}.', field='ds_type')
-    name = printable(Path(path).name)
-    raise ConfigError(f'{name!r} does not say what it holds. Give ds_type: one of {known}.', field='path')
+    name,end = printable(Path(path).name),Path(path).suffix.lower()
+    if end in _packed: message = f'{end!r} files are not read, got {name!r}. Unpack it, or pack it as .gz or .zst.'
+    else: message = f'{name!r} does not say what it holds. Give ds_type: one of {known}.'
+    raise ConfigError(message, field='path')
 
 # %% ../../nbs/data/00b_kinds.ipynb #732f5d9e
 def is_compressed(
@@ -47,12 +51,19 @@ def is_compressed(
     "Does the name say that the file is compressed?"
     return Path(path).suffix.lower() in _codecs
 
+def _plain_bytes(f, path): # a file that is not packed; if it is, it is named
+    kind = next((v for k,v in _magic.items() if f.peek(4).startswith(k)), None)
+    if kind is None: return f
+    f.close()
+    message = f'is packed, and its name does not say so. Name it {Path(path).name}.{kind}.'
+    raise DataError(message, source=fspath(path))
+
 def open_bytes(
     path:str|PathLike, # A file
 )->BinaryIO:
     "Open a file as bytes, decompressed."
     codec = _codecs.get(Path(path).suffix.lower())
-    if codec is None: return open(path, 'rb')
+    if codec is None: return _plain_bytes(open(path, 'rb'), path)
     import pyarrow as pa
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(open(path, 'rb'), 'r'), codec))
 

@@ -190,7 +190,9 @@ def _empty(count, sources):
     first = next((f'; the first is {place} with {n:,} tokens' for _,place,n in count.listed), '')
     why = ', '.join(count.lines()[1:])+first if first else 'the sources have no rows'
     names = ', '.join(s.name for s in sources[:3])+(f' and {len(sources)-3:,} more' if len(sources)>3 else '')
-    raise DataError(f'no rows are left to train on: {why}. Raise sequence_len, or check the data.', source=names)
+    advice = dict(long='Raise sequence_len, or check the data.', short='Lower min_sample_len, or check the data.')
+    what = next((v for k,v in advice.items() if k in why), 'Check the data.')
+    raise DataError(f'no rows are left to train on: {why}. {what}', source=names)
 
 # %% ../../nbs/data/05_prepare.ipynb #ea929497
 default_workers = WorkerOptions()

@@ -18,6 +18,7 @@ from .kinds import is_data_file, kind_of
 from .parts import FileParts, Reader
 from ..options import SeedOptions
 from .rows import Rows, limit_rows, n_rows, shard_rows, slice_rows
+from ..hints import suggest
 from ..segments import ConfigError, DataError, MissingError, printable
 from .splits import directory_splits, named_files, split_parts
 
@@ -173,8 +174,11 @@ def _mode(path): # of what a path leads to; 0: nothing
         raise DataError(msg, source=fspath(path)) from None
 
 def _nothing(path):
-    where = 'it is looked up beside the config, then from the current directory'
-    raise ConfigError(f'no such file: {fspath(path)!r}. Check the path; {where}.', field='path')
+    folder = Path(path).parent
+    near = suggest(Path(path).name, [o.name for o in folder.iterdir()] if folder.is_dir() else ())
+    if near: advice = f'Is {fspath(folder/near)!r} meant?'
+    else: advice = 'Check the path; it is looked up beside the config, then from the current directory.'
+    raise ConfigError(f'no such file: {fspath(path)!r}. {advice}', field='path')
 
 # %% ../../nbs/data/03_sources.ipynb #ee90b7c2
 def _directory(path, ds_type, name, data_files): # ({split: function that gives its rows}, notes)

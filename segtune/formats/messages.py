@@ -27,9 +27,13 @@ def role_names(
     if not roles: return _known_roles
     return {s:t for t,sources in roles.items() for s in ([sources] if isinstance(sources, str) else sources)}
 
+def _no_role(m, where, key, at): # say which message lacks its role
+    try: field_of(m, key, at)
+    except DataError as e: raise DataError(e.message, field=where, **at) from None
+
 def _message(m, i, field, keys, roles, at):
     m = {k:v for k,v in m.items() if v is not None}
-    if keys['role'] not in m: field_of(m, keys['role'], at)
+    if keys['role'] not in m: _no_role(m, f'{field}[{i}]', keys['role'], at)
     role = m[keys['role']]
     if not isinstance(role, str):
         message = f'expected a string, got {json_type(role)}. A role is a word such as user.'

@@ -65,8 +65,9 @@ def _named(name): # the Jinja text of a name
     if '{' in name: return name
     if name in unwritten_templates:
         raise _config_error(f'{name!r} is not written here: {unwritten_templates[name]}. {_instead}')
-    message = f'unknown chat template {name!r}.{nearest(name, chat_templates)}'
-    raise _config_error(f'{message} Known are {", ".join(chat_templates)}. {_instead}')
+    near = nearest(name, chat_templates)
+    hint = near or f' Known are {", ".join(chat_templates)}. {_instead}'
+    raise _config_error(f'unknown chat template {name!r}.{hint}')
 
 # %% ../../nbs/formats/05_templates.ipynb #712524d2
 def _chosen(context, name, jinja): # the Jinja text
