@@ -23,7 +23,7 @@ def place(tmp_path, monkeypatch):
 def told(text, *overrides):
     "the message of a config whose data is prepared"
     with open('config.yml', 'w') as f: f.write(text)
-    with pytest.raises(SegtuneError) as e: Project.open('config.yml', overrides).prepared
+    with pytest.raises(SegtuneError) as e: assert Project.open('config.yml', overrides).prepared
     return str(e.value)
 
 
@@ -65,7 +65,7 @@ def test_a_config_in_memory_has_no_lines():
     "the keyword arguments of a notebook are in no file"
     import segtune as st
     from segtune.models import bundled
-    with pytest.raises(SegtuneError, match="^path: no such file: 'nope.jsonl'"): st.prepare('nope.jsonl', st.load_tokenizer(bundled('mistral-v0.1')))
+    with pytest.raises(SegtuneError, match=r"^path: no such file: 'nope\.jsonl'"): st.prepare('nope.jsonl', st.load_tokenizer(bundled('mistral-v0.1')))
 
 
 def test_a_file_beside_it_with_nearly_this_name(place):
