@@ -44,13 +44,14 @@ def kind_of(
     else: message = f'{name!r} does not say what it holds. Give ds_type: one of {known}.'
     raise ConfigError(message, field='path')
 
-# %% ../../nbs/data/00b_kinds.ipynb #732f5d9e
+# %% ../../nbs/data/00b_kinds.ipynb #5e7c3b47
 def is_compressed(
     path:str|PathLike, # A file's name
 )->bool:
     "Does the name say that the file is compressed?"
     return Path(path).suffix.lower() in _codecs
 
+# %% ../../nbs/data/00b_kinds.ipynb #732f5d9e
 def _plain_bytes(f, path): # a file that is not packed; if it is, it is named
     kind = next((v for k,v in _magic.items() if f.peek(4).startswith(k)), None)
     if kind is None: return f
