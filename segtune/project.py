@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
+import numpy as np
 from fastcore.basics import patch
 from .config import Config, DatasetEntry, SourceKeys, load_config, read_config
 from .data.findings import prepare_and_lint, row_findings, stats_of
 from .data.prepared import PreparedData
 from .data.formats import find_format
 from .data.bins import BinPlan, stored_bins
+from .data.cache import code_fingerprint
 from .data.lineage import origins, SourceRow, source_rows
 from .data.prepare import Prepared, train_val_split
 from .data.shards import Source
@@ -261,7 +263,8 @@ def report(self:Project,
     "Write rows, statistics and findings as one HTML page."
     title = ', '.join(Path(o.path).name for o in self.cfg.datasets)
     data = PreparedData(self.prepared, self.sources, self.tokenizer, o=self.cfg, held=self.held, **self.lint_context)
-    return data.report(path, n_rows, title, held_sources=self.held_sources if self.held else ())
+    held,packing = self.held_sources if self.held else (),self.bins.cards() if self.bins else ()
+    return data.report(path, n_rows, title, held_sources=held, packing=packing)
 
 @patch
 def findings(self:Project, found:SourceRow)->list:
@@ -327,10 +330,23 @@ def train(self:Project,
     return run(cfg.base_model, rows, eval_set=held, resume=resume, overwrite=overwrite, log=log, o=cfg)
 
 # %% ../nbs/11_project.ipynb #5b200040
+def _common_beginnings(project): # the rows to train on, as `group_by_prefix` orders them
+    from segtune.data.lineage import read_batches
+    from segtune.training.orders import PrefixOrder
+    cfg,rows = project.cfg,project.split[0]
+    ids = [r.astype(np.int32) for b in read_batches(project.prepared.path) for r in np.split(b.ids, b.starts[1:-1])]
+    seed = cfg.seed if cfg.data_seed is None else cfg.data_seed
+    order = PrefixOrder([ids[i] for i in rows], seed, cfg.micro_batch_size).order(0)
+    return [rows[i] for i in order]
+
 @patch(as_prop=True)
-def bins(self:Project)->BinPlan|None: # None: the config does not pack, or by common beginnings
+def bins(self:Project)->BinPlan|None: # None: the config does not pack
     "The bins of the rows to train on, planned once."
     cfg = self.cfg
-    if not cfg.sample_packing or cfg.group_by_prefix: return None
+    if not cfg.sample_packing: return None
     shuffled = cfg.shuffle_merged_datasets and not cfg.curriculum_sampling
-    return stored_bins(self.prepared.path, self.split[0], cfg.sequence_len*cfg.micro_batch_size, shuffled)
+    what = self.prepared.path, self.split[0], cfg.sequence_len*cfg.micro_batch_size, shuffled
+    if not (cfg.group_by_prefix and shuffled): return stored_bins(*what)
+    code = code_fingerprint(('training.orders','training.trie'))
+    decides = dict(seed=cfg.seed, data_seed=cfg.data_seed, n_block=cfg.micro_batch_size, order_code=code)
+    return stored_bins(*what, order=lambda: _common_beginnings(self), **decides)

@@ -68,3 +68,37 @@ def test_a_config_that_packs_has_bins_of_the_rows_it_trains(tmp_path):
     plan = Project.open(tmp_path/'config.yml', ['sample_packing=true', 'micro_batch_size=2']).bins
     assert plan.capacity == 512 and sum(map(len, plan.bins)) == 50
     assert 'packing: ' in plan.lines()[0] and f'{plan.efficiency:.1%} filled' in plan.lines()[0]
+
+
+@pytest.mark.parametrize('more', [[], ['micro_batch_size=2'], ['val_set_size=7', 'data_seed=5']])
+def test_bins_by_common_beginnings_are_those_that_training_reads(tmp_path, more):
+    "`group_by_prefix` decides the order, from which one bin after the other is filled"
+    from segtune.models import bundled
+    from segtune.training.batches import count_rows, row_order
+    from segtune.training.orders import step_order
+    lines = [dict(instruction=f'A long common beginning number {i % 5}, '*5+f'{i}?', output='yes '*(i % 9+1)) for i in range(60)]
+    (tmp_path/'data.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in lines))
+    text = f'base_model: {bundled("gpt2")}\ndatasets: [{{path: data.jsonl, type: alpaca}}]\nsequence_len: 256\nsample_packing: true\ngroup_by_prefix: true\n'
+    (tmp_path/'config.yml').write_text(text)
+    project = Project.open(tmp_path/'config.yml', more)
+    rows, _ = project.rows()
+    counts = count_rows(rows)
+    order = step_order(row_order(counts, o=project.cfg), rows, counts, o=project.cfg)
+    keep = project.split[0]
+    assert [[keep[i] for i in b] for b in order.fixed] == project.bins.bins and len(project.bins.bins) > 3
+    assert project.bins.lines()[0].endswith('the same in each epoch')
+    assert Project.open(tmp_path/'config.yml', more).bins.bins == project.bins.bins
+    (file,) = (project.prepared.path/'.segtune').glob('bins-*')
+    assert Project.open(tmp_path/'config.yml', [*more, 'seed=9']).bins.bins != project.bins.bins or 'data_seed=5' in more
+    assert file.exists()
+
+
+def test_the_report_shows_the_bins(tmp_path):
+    from segtune.models import bundled
+    lines = [dict(instruction=f'{i}?', output='yes '*(i % 9+1)) for i in range(60)]
+    (tmp_path/'data.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in lines))
+    (tmp_path/'config.yml').write_text(f'base_model: {bundled("gpt2")}\ndatasets: [{{path: data.jsonl, type: alpaca}}]\nsequence_len: 256\n')
+    packed = Project.open(tmp_path/'config.yml', ['sample_packing=true'])
+    page = packed.report(tmp_path/'packed.html').read_text()
+    for what, n in packed.bins.cards(): assert f'<b>{n}</b><span>{what}</span>' in page
+    assert 'bins of' not in Project.open(tmp_path/'config.yml').report(tmp_path/'plain.html').read_text()

@@ -7,11 +7,13 @@ __all__ = ['best_fit', 'bins_in_turn', 'BinPlan', 'row_lengths', 'plan_bins', 's
 
 # %% ../../nbs/data/06a_bins.ipynb #5b200004
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from .cache import key_of
+from fastcore.basics import patch
+from .cache import code_fingerprint, key_of
 from .lineage import read_batches
 
 # %% ../../nbs/data/06a_bins.ipynb #0a2f69aa
@@ -70,13 +72,16 @@ class BinPlan(NamedTuple):
     def efficiency(self)->float: # Share of the bins' room that is filled
         return float(self.filled.sum()/(len(self.bins)*self.capacity)) if self.bins else 0.0
 
+    @property
+    def empty(self)->np.ndarray: # Tokens that each bin has room for
+        return np.maximum(self.capacity-self.filled, 0)
+
     def lines(self)->list[str]: # For a terminal
         "The plan in words."
-        rows,filled = np.array([len(b) for b in self.bins]),self.filled
+        rows,empty = np.array([len(b) for b in self.bins]),self.empty
         if not len(rows): return ['packing: no row has a trained token']
         head = f'packing: {len(rows):,} bins of {self.capacity:,} tokens, {self.efficiency:.1%} filled'
         each = f'rows in a bin: {rows.min():,} to {rows.max():,}, {rows.mean():.1f} on average'
-        empty = np.maximum(self.capacity-filled, 0)
         left = f'left empty: {int(empty.sum()):,} tokens, at most {int(empty.max()):,} in a bin'
         order = 'as many in each epoch, of rows that are drawn anew' if self.shuffled else 'the same in each epoch'
         return [f'{head}; {order}', f'  {each}', f'  {left}']
@@ -108,6 +113,16 @@ def plan_bins(
     else: bins = [list(b) for b in bins_in_turn(rows.tolist(), lengths, capacity)]
     return BinPlan(capacity, bins, lengths, shuffled)
 
+# %% ../../nbs/data/06a_bins.ipynb #338bdaa1
+@patch
+def cards(self:BinPlan)->list[tuple[str,str]]: # What is counted, and the number
+    "The plan in four numbers."
+    n,rows = len(self.bins),sum(map(len, self.bins))
+    return [(f'bins of {self.capacity:,} tokens', f'{n:,}'),
+            ('of the bins is filled', f'{self.efficiency:.1%}'),
+            ('rows in a bin on average', f'{rows/max(n, 1):.1f}'),
+            ('tokens left empty', f'{int(self.empty.sum()):,}')]
+
 # %% ../../nbs/data/06a_bins.ipynb #5b200021
 def _kept(file): # the stored bins, or None
     import pyarrow as pa
@@ -123,17 +138,21 @@ def _keep(file, bins):
         part.replace(file)
     except OSError: part.unlink(missing_ok=True)
 
+# %% ../../nbs/data/06a_bins.ipynb #573c4eca
 def stored_bins(
     path:str|PathLike, # A prepared directory
     rows:list[int], # Row numbers to train on, in order
     capacity:int, # Tokens of a bin
     shuffled:bool=True, # As for `plan_bins`
+    order:Callable|None=None, # Gives the rows in the order in which bins are filled one after the other
+    **decides, # What decides that order
 )->BinPlan:
     "The bins of a prepared dataset, planned once."
-    lengths,trained = row_lengths(path)
-    asked = key_of(dict(rows=list(rows), capacity=capacity, shuffled=shuffled))
+    (lengths,trained),shuffled = row_lengths(path),shuffled and not order
+    code = code_fingerprint(('data.bins',))
+    asked = key_of(dict(rows=list(rows), capacity=capacity, shuffled=shuffled, code=code, **decides))
     file = Path(path)/'.segtune'/f'bins-{asked[:12]}.arrow'
     if (bins := _kept(file)) is not None: return BinPlan(capacity, bins, lengths, shuffled)
-    plan = plan_bins(rows, lengths, trained, capacity, shuffled)
+    plan = plan_bins(order() if order else rows, lengths, trained, capacity, shuffled)
     _keep(file, plan.bins)
     return plan

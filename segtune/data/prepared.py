@@ -159,6 +159,7 @@ def report(self:PreparedData,
     near:bool=True, # Look for rows that are nearly the same?
     losses:dict|None=None, # Name, such as `base` or `tuned` -> the loss of each row's tokens; nan where there is none
     held_sources:list[Source]=(), # What `held` was prepared from; without them its rows have no segments
+    packing:Iterable[tuple[str,str]]=(), # Numbers of the planned bins, from `BinPlan.cards`
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
     p,(linter,found,rows,drawn) = self.prepared,self._lint_all(n_rows)
@@ -166,6 +167,7 @@ def report(self:PreparedData,
     places = [*_places(p)[:len(rows)], *where]
     listed = [(place,what,n) for what,place,n in p.count.listed]
     told = dict(sequence_len=p.options.sequence_len, changed=p.count.changed, listed=listed, near=near, losses=losses)
+    told |= dict(packing=packing)
     held = [*drawn, *range(len(rows), len(rows)+len(more))]
     told |= dict(counts=linter.counts, hits=linter.rows_by_rule(), why={k:r.why for k,r in rules.items()})
     told |= dict(stats=_all_stats(self.stats, stats), held=held, n_train=len(rows), title=title)

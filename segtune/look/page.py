@@ -144,7 +144,7 @@ def histogram_svg(
     return f'<svg {head}>{"".join(out)}</svg>'
 
 # %% ../../nbs/look/03d_page.ipynb #273015f0
-def _cards(df, sequence_len, changed, rules, n_held):
+def _cards(df, sequence_len, changed, rules, n_held, packing=()):
     t = totals(df, sequence_len)
     nothing = 'bad' if t['rows'] and not t['trained'] else ''
     out = [('rows', f'{t["rows"]:,}', ''), ('tokens', f'{t["tokens"]:,}', ''),
@@ -154,6 +154,7 @@ def _cards(df, sequence_len, changed, rules, n_held):
     if sequence_len and t['over']: out.append((f'rows over {sequence_len:,} tokens', f'{t["over"]:,}', 'warn'))
     if t['untrained']: out.append(('rows with nothing trained', f'{t["untrained"]:,}', 'warn'))
     out += [(f'rows {what}', f'{n:,}', 'warn'*bool(n)) for what,n in (changed or {}).items()]
+    out += [(what, n, '') for what,n in packing]
     if rules is not None:
         worst = 'bad' if any(r['severity']=='error' for r in rules) else 'warn'*bool(rules)
         out.append(('lint rules triggered', f'{len(rules):,}', worst))
@@ -192,6 +193,7 @@ def overview_html(
     listed=(), # `(what, place, tokens)` of some of them
     rules:list|None=None, # From `group_findings`; None: lint was not run
     n_held:int=0, # Rows held out, among these
+    packing=(), # `(what is counted, number)` of the planned bins
 )->str:
     "Statistics as HTML."
     lengths = histogram_svg(length_histogram(df), 'tokens', sequence_len, filter='tokens')
@@ -203,7 +205,7 @@ def overview_html(
         lines = _table(['row','what','tokens'], [[escape(place), escape(what), f'{n:,}'] for what,place,n in listed])
         head = f'<summary><span>Rows that were dropped or cut: the first {len(listed):,}</span></summary>'
         out += f'<details class="rule gone">{head}<div class="body">{lines}</div></details>'
-    return _cards(df, sequence_len, changed, rules, n_held) + out
+    return _cards(df, sequence_len, changed, rules, n_held, packing) + out
 
 # %% ../../nbs/look/03d_page.ipynb #8d02be5b
 def _tokens_html(tok, counted, total, filter): # a table of tokens, each with how often it stands there

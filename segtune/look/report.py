@@ -98,6 +98,10 @@ def _join(lint, limit, alike): # both kinds of findings; rows of lint's that are
 
 def _soft(text): return f'<p class="soft">{escape(text)}</p>'
 
+# %% ../../nbs/look/04_report.ipynb #036ab523
+def _place_in(origins): # gives the `file:line` of a row
+    return lambda i: '{}:{}'.format(*origins[i]) if origins and i<len(origins) else ''
+
 # %% ../../nbs/look/04_report.ipynb #d9ccc5cf
 def write_report(
     path:str|PathLike, # File to write, such as `report.html`
@@ -117,21 +121,21 @@ def write_report(
     n_train:int|None=None, # Rows of the training set, if the held-out rows follow them; None: all
     near:bool=True, # Look for rows that are nearly the same?
     losses:dict|None=None, # Name, such as `base` or `tuned` -> one array per row; nan where there is no loss
-    title:str='segtune report', # Heading of the page
+    packing:Iterable[tuple[str,str]]=(), # What is counted of the planned bins, and the number
+    title:str='segtune report', # Heading
 )->Path: # The file
     "Write a dataset as one HTML page that needs nothing else."
     rows = [rows.row(i) for i in range(len(rows.rows))] if hasattr(rows, 'starts') else [as_row(r) for r in rows]
     alike = find_alike(rows, near)
     n_train = len(rows) if n_train is None else n_train
     grouped = _join(group_findings(findings or (), counts, why, hits), n_train, alike)
-    def place(i): return '{}:{}'.format(*origins[i]) if origins and i<len(origins) else ''
-    page = _Page(rows, tok, place, {int(i) for i in held if i<len(rows)}, *grouped, alike)
-    told = dict(origins=origins, sequence_len=sequence_len, losses=losses or {}, title=title, stats=stats,
-                changed=changed, listed=listed, linted=findings is not None)
+    page = _Page(rows, tok, _place_in(origins), {int(i) for i in held if i<len(rows)}, *grouped, alike)
+    told = dict(origins=origins, sequence_len=sequence_len, losses=losses or {}, title=title, stats=stats)
+    told |= dict(changed=changed, listed=listed, linted=findings is not None, packing=packing)
     return _write(path, page, n_train, **told)
 
 # %% ../../nbs/look/04_report.ipynb #8318b43f
-def _write(path, page, n_train, *, changed, listed, linted, origins, sequence_len, losses, title, stats):
+def _write(path, page, n_train, *, changed, listed, linted, origins, sequence_len, losses, title, stats, packing):
     df = row_stats(page.rows, origins) if stats is None else stats
     meta,scripts = _data(page, origins, sequence_len, losses, n_train)
     first = f'The first {len(page.rows):,} of {len(df):,} rows. Statistics and findings are of all.'
@@ -143,7 +147,8 @@ def _write(path, page, n_train, *, changed, listed, linted, origins, sequence_le
         facts=escape(f'{Path(fspath(page.tok.source)).name} · {len(page.tok):,} tokens in the vocabulary'),
         part=_soft(first) if len(page.rows)<len(df) else '', meta=_script_json(meta), chunks='\n'.join(chunks),
         trained=TrainedTokens([page.rows[i] for i in on], page.tok).html(sources),
-        overview=overview_html(df, sequence_len, changed, listed, page.rules if linted else None, len(page.held)))
+        overview=overview_html(df, sequence_len, changed, listed, page.rules if linted else None, len(page.held),
+                               packing))
     text = re.sub(r'\{(\w+)\}', lambda m: parts[m[1]], _asset('report.html'))
     try: Path(path).write_bytes(text.encode('utf-8', 'backslashreplace'))
     except OSError as e:
