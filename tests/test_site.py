@@ -232,28 +232,64 @@ def resize(browser, width):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
-@pytest.mark.parametrize("page", [page_name(o) for o in listed()])
-def test_a_page_is_quiet_and_fits_a_phone_and_a_desk(browser, home, page):
-    try:
-        resize(browser, 390)
-        visit(browser, f"{home}/{page}")
-        for width in (390, 1280):
-            resize(browser, width)
-            wide = browser.execute_script("return document.documentElement.scrollWidth")
-            assert wide <= width + 1, f"{page} is {wide} pixels wide on a screen of {width}"
-            cut = browser.execute_script(CUT)
-            assert not cut, f"{page} at {width} pixels: {cut}"
-    finally: browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+# ---- contrast: every text that is seen against what lies behind it
 
-@pytest.mark.parametrize("scheme, dark", [("light", False), ("dark", True)])
-def test_the_pages_follow_the_colour_scheme(browser, home, scheme, dark):
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+CONTRAST = """
+  const parse = c => { const m = c.match(/[\\d.]+/g).map(Number), k = c.startsWith('color(') ? 255 : 1;
+    return [k * m[0], k * m[1], k * m[2], m.length > 3 ? m[3] : 1] };
+  const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
+  const light = c => { const f = c.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * f[0] + .7152 * f[1] + .0722 * f[2] };
+  const ground = o => { const found = []; for (let e = o; e; e = e.parentElement) found.push(parse(getComputedStyle(e).backgroundColor));
+    return found.reverse().reduce((below, c) => over(c, below), [255, 255, 255, 1]) };
+  const out = new Map(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const o = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+    if (!text || o.closest('svg, script, style, noscript, [hidden], [aria-hidden=true], math') || !o.checkVisibility({opacityProperty: true})) continue;
+    const style = getComputedStyle(o);
+    let alpha = 1;
+    for (let e = o; e; e = e.parentElement) alpha *= Number(getComputedStyle(e).opacity);
+    const below = ground(o), ink = parse(style.color);
+    ink[3] *= alpha;
+    const a = light(over(ink, below)), b = light(below), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) out.set(`${o.tagName}.${o.className}`, `${ratio.toFixed(2)} ${text.slice(0, 30)}`);
+  }
+  return [...out].slice(0, 20)"""
+
+def prefer(browser, scheme):
+    "What the system asks for: light or dark, and nothing that glides"
+    features = [{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features if scheme else []})
+
+def faults(browser, page, width):
+    "What is wrong with an opened page at a width: it scrolls sideways, something is cut, a text is faint"
+    resize(browser, width)
+    browser.execute_script("document.querySelectorAll('main details').forEach(o => { o.open = true; })")
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    if wide > width + 1: yield f"{wide} pixels wide on a screen of {width}"
+    for o in browser.execute_script(CUT): yield f"cut at {width}: {o}"
+    for o in browser.execute_script(CONTRAST): yield f"faint at {width}: {o}"
+
+@pytest.mark.parametrize("page", [*(page_name(o) for o in listed()), "report.html"])
+def test_a_page_is_quiet_and_fits_and_can_be_read(browser, home, page):
+    "Light and dark, on a phone and on a desk: nothing is cut, and every text has a contrast of 4.5 or more"
     try:
-        visit(browser, f"{home}/index.html")
-        colours = [re.findall(r"\d+", browser.execute_script(f"return getComputedStyle(document.body).{o}")) for o in ("backgroundColor", "color")]
-        paper, ink = (sum(map(int, o[:3])) for o in colours)
-        assert (paper < ink) == dark, colours
-    finally: browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        for scheme in ("light", "dark"):
+            prefer(browser, scheme)
+            resize(browser, 390)
+            visit(browser, f"{home}/{page}")
+            if "playground" in page: wait(browser, "return document.querySelectorAll('#playground-tokens .row-token').length > 0")
+            paper, ink = luminances(browser)
+            assert (paper < ink) == (scheme == "dark")
+            assert [f"{scheme}: {o}" for width in (390, 1280) for o in faults(browser, page, width)] == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        prefer(browser, None)
+
+def luminances(browser):
+    "Of the page's ground and of its text, as sums of their colours"
+    colours = [re.findall(r"\d+", browser.execute_script(f"return getComputedStyle(document.body).{o}")) for o in ("backgroundColor", "color")]
+    return [sum(map(int, o[:3])) for o in colours]
 
 
 # ---- the row of the home page, and the playground
@@ -398,39 +434,6 @@ def test_the_playground_encodes_as_python_does(browser, home):
             want, got = python_rows(rows, name, boundary), browser.execute_script(ENCODE, name, boundary, rows)
             wrong = [(r, w, g) for r, w, g in zip(rows, want, got) if w != g]
             assert len(got) == len(rows) and not wrong, (name, boundary, len(wrong), wrong[:2])
-
-# ---- contrast: every text that is seen against what lies behind it
-
-CONTRAST = """
-  const parse = c => { const m = c.match(/[\\d.]+/g).map(Number); return [m[0], m[1], m[2], m.length > 3 ? m[3] : 1] };
-  const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
-  const light = c => { const f = c.slice(0, 3).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-    return .2126 * f[0] + .7152 * f[1] + .0722 * f[2] };
-  const ground = o => { const found = []; for (let e = o; e; e = e.parentElement) found.push(parse(getComputedStyle(e).backgroundColor));
-    return found.reverse().reduce((below, c) => over(c, below), [255, 255, 255, 1]) };
-  const out = new Map(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const o = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
-    if (!text || o.closest('svg, script, style, noscript, [hidden], [aria-hidden=true], math') || !o.checkVisibility({opacityProperty: true})) continue;
-    const style = getComputedStyle(o);
-    let alpha = 1;
-    for (let e = o; e; e = e.parentElement) alpha *= Number(getComputedStyle(e).opacity);
-    const below = ground(o), ink = parse(style.color);
-    ink[3] *= alpha;
-    const a = light(over(ink, below)), b = light(below), ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    if (ratio < 4.5) out.set(`${o.tagName}.${o.className}`, `${ratio.toFixed(2)} ${text.slice(0, 30)}`);
-  }
-  return [...out].slice(0, 20)"""
-
-@pytest.mark.parametrize("page", ["index.html", "guides/playground.html", "encoder.html"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_contrast(browser, home, page, scheme):
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-    try:
-        visit(browser, f"{home}/{page}")
-        if "playground" in page: wait(browser, "return document.querySelectorAll('#playground-tokens .row-token').length > 0")
-        assert browser.execute_script(CONTRAST) == []
-    finally: browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 def test_every_page_has_an_icon_and_a_picture_for_links(site):
     for name in map(page_name, listed()):

@@ -313,6 +313,7 @@ def add_head(cfg, out):
         txt = page.read_text(encoding="utf-8")
         title = re.search(r"<title>(.*?)</title>", txt, re.DOTALL)
         up = "../" * (len(page.relative_to(out).parts) - 1)
+        if 'rel="icon"' in txt: continue        # a page that brings its own head, and lets nothing else in
         head = HEAD.format(up=up, title=title[1].strip() if title else "segtune", says=html.escape(cfg.description),
                            base=f"{cfg.doc_host}{cfg.doc_baseurl}")
         page.write_text(txt.replace("</head>", head + "</head>", 1), encoding="utf-8")
