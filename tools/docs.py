@@ -108,6 +108,9 @@ class document(Processor):
 
     def cell(self, cell):
         if cell.cell_type != "code" or not re.search(r"^show_doc\(", cell.source, re.MULTILINE): return
+        if re.search(r"^show_doc\(__", cell.source, re.MULTILINE):      # a module's own __getattr__ has no page of its own
+            cell.source = ""
+            return
         self.shell.cell(cell)
         if self.shell.exc: raise RuntimeError(f"{self.nb.module_}: {cell.source} failed. Run nbdev_export first.") from self.shell.exc
         name = re.search(r"^show_doc\(\s*([\w.]+)", cell.source, re.MULTILINE)
