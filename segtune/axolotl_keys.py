@@ -16,7 +16,7 @@ _packing = 'rows are packed by best fit over a whole epoch, and held-out rows gi
 
 ignored = {
     _speed: '''
-        liger_* lora_*_kernel cut_cross_entropy chunked_cross_entropy* unsloth_* torch_compile* torchdistx_path
+        liger_* lora_*_kernel cut_cross_entropy chunked_cross_entropy* unsloth_* torchdistx_path
         deepcompile activation_offloading layer_offloading tiled_mlp* batch_flattening flash_attn_* flash_optimum
         flex_attn_compile_kwargs fused_attn_* gemma4_hybrid_attn_impl use_kernels use_scattermoe use_sonicmoe
         use_glm_dsa_kernels experts_implementation expert_backend mlp_kernel dsv4_* nvfp4_*
@@ -28,7 +28,7 @@ ignored = {
         flash_attention xformers_attention sdp_attention flex_attention eager_attention sage_attention''',
     'bf16 and fp16 say how precisely it computes': 'float16 bfloat16 float32',
     _processes: '''
-        fsdp fsdp_* deepspeed tensor_parallel_size context_parallel_* sequence_parallel_degree heads_k_stride
+        fsdp_final_state_dict_type tensor_parallel_size context_parallel_* sequence_parallel_degree heads_k_stride
         ring_attn_func dp_shard_size dp_replicate_size expert_parallel_* local_rank world_size use_ray ray_*
         resources_per_worker''',
     _packing: '''

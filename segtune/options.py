@@ -8,8 +8,8 @@ __all__ = ['Boundary', 'Adapter', 'SeedOptions', 'ShuffleOptions', 'LengthOption
            'PrepareOptions', 'PrecisionOptions', 'ModelOptions', 'VocabularyOptions', 'LoraOptions',
            'SoftPromptOptions', 'AdapterOptions', 'BatchOptions', 'StepOptions', 'OrderOptions', 'PackingOptions',
            'PaddingOptions', 'NoiseOptions', 'ComputeOptions', 'WarmupOptions', 'OptimizerOptions', 'ScheduleOptions',
-           'RateOptions', 'LearningOptions', 'LisaOptions', 'LogEvalSaveOptions', 'TrainerOptions', 'WeightOptions',
-           'RunOptions', 'TrainOptions', 'takes']
+           'RateOptions', 'LearningOptions', 'LisaOptions', 'LogEvalSaveOptions', 'ProcessOptions', 'TrainerOptions',
+           'WeightOptions', 'RunOptions', 'TrainOptions', 'takes']
 
 # %% ../nbs/00b_options.ipynb #0a0p0004
 from typing import Any, Literal
@@ -279,7 +279,20 @@ class LogEvalSaveOptions(Options):
     def _as_a_word(cls, v): return 'no' if v is False else v # YAML reads a bare no as false
 
 # %% ../nbs/00b_options.ipynb #0a0p0036
-class TrainerOptions(StepOptions, SeedOptions, PrecisionOptions):
+class ProcessOptions(Options):
+    "A model that several processes share, and one that is compiled."
+    fsdp:bool|str|list[str]|None = opt(
+        None, 'FSDP: give each of several processes a part of the weights; axolotl\'s older list is read too')
+    fsdp_version:Literal[1,2]|None = opt(None, 'Version of FSDP', 'here always 2')
+    fsdp_config:dict[str,Any]|None = opt(None, 'How FSDP shards, such as `reshard_after_forward`')
+    deepspeed:str|dict[str,Any]|None = opt(None, 'DeepSpeed: its JSON file, handed to transformers; needs a GPU')
+    torch_compile:bool|Literal['auto']|None = opt(
+        None, 'Compile the model with `torch.compile`?', 'there `auto` compiles, here it does not')
+    torch_compile_backend:str|None = opt(None, 'Backend of `torch.compile`; `inductor` if not given')
+    torch_compile_mode:str|None = opt(None, 'Mode of `torch.compile`, such as `reduce-overhead`',
+                                      'there not for every trainer')
+
+class TrainerOptions(StepOptions, SeedOptions, PrecisionOptions, ProcessOptions):
     "The loop."
     eval_batch_size:Count|None = opt(None, 'Rows per forward pass in evaluation; `micro_batch_size` if not given')
     gradient_checkpointing:bool = opt(False, 'Recompute activations instead of keeping them: slower, less memory')

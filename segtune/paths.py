@@ -46,14 +46,14 @@ def resolve_entry(
     jinja = _template(e.chat_template_jinja, config_path)
     return e.model_copy(update=dict(path=find_path(e.path, config_path), chat_template_jinja=jinja))
 
-read_keys = ('base_model','tokenizer_config','lora_model_dir','resume_from_checkpoint','drop')
+read_keys = ('base_model','tokenizer_config','lora_model_dir','resume_from_checkpoint','drop','deepspeed')
 
 def resolve(
     cfg:Config, # A checked config
     config_path:str|PathLike, # Its path
 )->Config: # A copy
     "A config with its paths looked up."
-    new = {k:find_path(v, config_path) for k in read_keys if (v := getattr(cfg, k))}
+    new = {k:find_path(v, config_path) for k in read_keys if isinstance(v := getattr(cfg, k), str) and v}
     new |= {k:at_revision(new[k], cfg.revision_of_model) for k in ('base_model','tokenizer_config') if k in new}
     new['output_dir'] = output_path(cfg.output_dir, config_path)
     new['dataset_prepared_path'] = output_path(cfg.dataset_prepared_path or 'last_run_prepared', config_path)

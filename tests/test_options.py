@@ -119,6 +119,7 @@ def test_groups_know_their_own_keys_only():
 
 # Arguments that share an option's name and mean something else, or are asked at a place that knows nothing of a config
 OTHERS = {
+    "training.trainer.SegmentTrainer.save_model.output_dir": "as transformers declares the method",
     "axolotl.chat_template._chat_template_legacy.chat_template": "the older format's own template",
     "data_commands.inspect.seed": "which rows to look at", "look.view.sample.seed": "which rows to look at",
     "data_commands.preprocess.debug": "a flag of the command",

@@ -11,6 +11,7 @@ from ..options import LogEvalSaveOptions, TrainerOptions, takes
 from ..segments import ConfigError
 from .model import choose_precision
 from .batches import Steps
+from .processes import process_args
 import torch
 from transformers import TrainingArguments
 
@@ -59,6 +60,7 @@ def training_arguments(
 ): # `transformers.TrainingArguments`
     "The trainer's arguments."
     p,gpu,more = choose_precision(o.bf16, o.fp16),torch.accelerator.is_available(),dict(more)
+    more |= process_args(int(os.environ.get('WORLD_SIZE') or 1), o=o)
     if o.load_best_model_at_end and more['save_strategy']=='no': more['save_strategy'] = 'best'
     if more['save_strategy']=='best' and not evaluate:
         raise ConfigError('there are no held-out rows to judge by. Set val_set_size.', field='save_strategy')

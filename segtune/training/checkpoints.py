@@ -83,7 +83,9 @@ def checkpoint_problem(
 
 # %% ../../nbs/training/02_checkpoints.ipynb #258d41db
 def _state_problem(d, files):
-    if 'optimizer.pt' not in files: return 'it was saved with save_only_model: true, without the state of the optimizer'
+    # alone or by DDP, by FSDP, by DeepSpeed
+    if not {'optimizer.pt','optimizer.bin','latest'} & {*files}:
+        return 'it was saved with save_only_model: true, without the state of the optimizer'
     state = read_json(d/'trainer_state.json') or {}
     whole = isinstance(state.get('global_step'), int) and isinstance(state.get('log_history'), list)
     return None if whole else 'trainer_state.json is damaged'

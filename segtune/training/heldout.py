@@ -19,6 +19,7 @@ def heldout_loss(
     batch_size:int=8, # Rows at a time; changes the speed and nothing else
     collate:Callable|None=None, # A `Collator`
     shard:tuple=(0,1), # `(rank, world_size)`: only every world_size-th row, where processes share the work
+    together:bool=False, # Must all processes make the same number of forward passes, as FSDP wants?
 )->tuple: # Sum of the losses, and number of trained tokens; their quotient is the loss
     "Measure a model on rows, without changing it."
     collate,was,total,n = collate or Collator(),model.training,0.0,0
@@ -26,12 +27,15 @@ def heldout_loss(
         collate = PromptCollator(collate, count_tasks(model))
     rank,n_shards = shard
     model.eval()
-    with torch.inference_mode():
-        for i in range(rank, len(rows), n_shards*batch_size):
-            batch = collate([rows[j] for j in range(i, min(i+n_shards*batch_size, len(rows)), n_shards)])
+    with torch.no_grad() if together else torch.inference_mode():
+        for i in range(0, len(rows), n_shards*batch_size):
+            mine = range(i+rank, min(i+n_shards*batch_size, len(rows)), n_shards)
+            if not mine and not together: break
+            batch = collate([rows[j] for j in mine or [0]]) # a row that only keeps the others company
             for part in batch.get('parts', [batch]):
                 k = int((part['shift_labels'] if 'index' in part else part['labels'][:,1:]).ne(-100).sum())
-                if k: total += model(**{o:v.to(model.device) for o,v in part.items()}).loss.item()*k
-                n += k
+                if not k and not together: continue
+                loss = model(**{o:v.to(model.device) for o,v in part.items()}).loss.item()
+                if k and mine: total,n = total+loss*k,n+k
     model.train(was)
     return total,n

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['chunk_size', 'first_ids', 'find_decoder', 'answering', 'head_logits', 'Head', 'trained_names', 'find_head',
-           'chunked_loss', 'each_loss']
+           'gathered', 'chunked_loss', 'each_loss']
 
 # %% ../../nbs/training/07_loss.ipynb #8376891e
 from contextlib import contextmanager
@@ -198,6 +198,13 @@ class _OwnLoss(torch.autograd.Function):
         return hidden,None,None,None,*params
 
 # %% ../../nbs/training/07_loss.ipynb #156d709e
+@contextmanager
+def gathered(layer): # with its weights whole, where FSDP gave each process a part of them
+    if layer is None or not hasattr(layer, 'unshard'): yield; return
+    layer.unshard()
+    try: yield
+    finally: layer.reshard()
+
 def chunked_loss(
     lm, # A transformers causal language model
     head:Head, # From `find_head`
@@ -207,7 +214,8 @@ def chunked_loss(
     "Cross-entropy at chosen positions."
     layer = lm.get_output_embeddings() if head.frozen else None
     if layer is not None and not any(p.requires_grad for p in layer.parameters()):
-        return _FrozenLoss.apply(hidden, targets, layer.weight, getattr(layer, 'bias', None), head)
+        with gathered(layer):
+            return _FrozenLoss.apply(hidden, targets, layer.weight, getattr(layer, 'bias', None), head)
     if layer is not None: params = layer.parameters()   # frozen when the run began, and no longer
     else: params = [p for n,p in lm.named_parameters() if n in head.names]
     wanted = [p for p in params if p.requires_grad]

@@ -20,11 +20,14 @@ from .optimizers import optimizer_args
 from .schedules import lr_schedule, optimizer_notes
 from .rates import learning_rates, make_optimizer
 from .orders import BinCollator, BinnedRows, step_order
+from .processes import check_sharded, process_notes
 from .arguments import log_eval_save_args, training_arguments
 import torch
 
 # %% ../../nbs/training/20a_plan.ipynb #917dc158
 def _on(env, key): return env.get(key, '').lower() in ('true','1','yes','on')
+
+def _n_processes()->int: return max(1, int(os.environ.get('WORLD_SIZE') or 1)) # that were started together
 
 def check_processes(
     n:int, # Processes that accelerate found
@@ -37,7 +40,10 @@ def check_processes(
     lone = 'MASTER_ADDR' in env and 'WORLD_SIZE' not in env and 'ACCELERATE_MIXED_PRECISION' in env
     if lone: why,asked = 'accelerate launch was asked for several processes on a CPU and started one', 2
     elif _on(env, 'ACCELERATE_USE_FSDP') and (_on(env, 'ACCELERATE_USE_CPU') or not _has_gpu(gpu)):
-        why = 'FSDP shards a model over GPUs; on a CPU, accelerate leaves it out and gives each process the whole model'
+        why = ('FSDP shards a model over GPUs; on a CPU, accelerate launch leaves it out and gives each process the '
+               'whole model. Set fsdp_version and fsdp_config in the config of the run')
+    elif _on(env, 'ACCELERATE_USE_FSDP') and env.get('FSDP_VERSION')!='2':
+        why = 'accelerate launch was asked for FSDP version 1, and version 2 is used here. Set fsdp_version: 2'
     elif asked!=n:
         why = (f'WORLD_SIZE is {asked}, but accelerate runs {n} process{"es" if n>1 else ""}, so each would train '
                'alone and write into the same directory')
@@ -72,7 +78,7 @@ def _order(rows, counts, n_processes, o): # order of the rows or bins, collator,
 
 # %% ../../nbs/training/20a_plan.ipynb #5763ffa5
 def _notes(steps, o, held): # what is asked for and has no effect, or another than one might think
-    out = optimizer_notes(steps, o=o)
+    out = optimizer_notes(steps, o=o)+process_notes(_n_processes(), o=o)
     if o.lr_scheduler in ('reduce_lr_on_plateau','greedy') and not held:
         why = f'{o.lr_scheduler} follows the held-out loss, and there are no held-out rows. Set val_set_size.'
         raise ConfigError(why, field='lr_scheduler')
@@ -114,9 +120,10 @@ def plan_run(
 )->Plan:
     "Settle everything that does not need the model."
     _check_adapter(o)
+    check_sharded(o, _n_processes())
     rows,held = load_rows(train_set),None if eval_set is None else load_rows(eval_set)
     both = counts,_ = count_rows(rows),_count_held(held)
-    order,steps,read = _order(rows, counts, max(1, int(os.environ.get('WORLD_SIZE') or 1)), o)
+    order,steps,read = _order(rows, counts, _n_processes(), o)
     collate = collator(counts, pad_id, o=o)
     n_tasks = _count_tasks(rows, held, o)
     if is_soft_prompt(o.adapter): collate = PromptCollator(collate, n_tasks)

@@ -23,9 +23,10 @@ from .checkpoints import RunStart, changed_settings, checkpoint_problem, decide_
 from .checkpoints import read_run, remove_run, write_run, writing
 from .lisa import lisa_callback
 from .step import StepCollator
-from .proof import choose_step
+from .proof import Proof, choose_step
 from .orders import BinCollator, measure_sharing
 from .interruptions import StopSignals, memory_advice, stopped_early
+from .processes import deepspeed_settings, is_sharded, processes_as_found
 from .progress import save_curve
 from .card import environment, remove_card, save_card
 from .trainer import apply_umask, best_checkpoint, make_trainer
@@ -144,10 +145,11 @@ def _finish(trainer, state, base_model, tok, settings, watched, log, **more):
     history = [{k:o[k] for k in _logged if k in o} for o in state.log_history if {'loss','eval_loss'} & set(o)]
     out,(before,after,kept) = trainer.args.output_dir,_outcome(trainer, state, log)
     result = TrainResult(state.global_step, out, before, after, history, kept_step=kept, **more)
+    weights = trainer.whole_weights()
     if not trainer.args.should_save: return result
     trainer.model.config.use_cache = True
     with writing(out):
-        save_adapter(trainer.model, base_model, tok, out)
+        save_adapter(trainer.model, base_model, tok, out, weights)
         save_curve(history, out)
         stored = result._asdict()
         stored['stood_already'] = stored.pop('already_finished') # its name on disk
@@ -158,8 +160,22 @@ def _finish(trainer, state, base_model, tok, settings, watched, log, **more):
     return result
 
 # %% ../../nbs/training/21_run.ipynb #44801f2f
-def _step(model, plan, o, pad_id, log): # the installed step, the collator for it, the name of the rung, and its proof
+def _shared_out(step, collate, proof, asked): # a step for a model of which each process holds a part
+    collate.budget = None # or one process would make more passes than another, and wait for it for ever
+    if step.head.frozen: return step,collate,proof
+    why = 'the head is trained, and FSDP gives each process a part of it'
+    if asked not in ('auto','plain'): raise ConfigError(f'{asked} does not hold: {why}. Set step: auto.', field='step')
+    step.close()
+    return None,None,proof._replace(rung='plain', reasons=(*proof.reasons, (proof.rung, why)))
+
+def _installed(model, plan, o, pad_id):
+    stage = (deepspeed_settings(o=o) or {}).get('zero_optimization', {}).get('stage')
+    if stage==3: return None,None,Proof('plain', reasons=(('share', 'ZeRO stage 3 takes the weights apart'),))
     step,collate,proof = install_step(model, pad_id, o=o)
+    return _shared_out(step, collate, proof, o.step) if step and is_sharded(plan.args) else (step,collate,proof)
+
+def _step(model, plan, o, pad_id, log): # the installed step, the collator for it, the name of the rung, and its proof
+    step,collate,proof = _installed(model, plan, o, pad_id)
     log(f'{proof}.')
     if step is None: return None,plan.collate,'plain',str(proof)
     if is_soft_prompt(o.adapter): collate = PromptCollator(collate, plan.n_tasks)
@@ -255,7 +271,8 @@ def train(
     if o.early_stopping_patience: o = o.model_copy(update=dict(load_best_model_at_end=True))
     named = o.tokenizer_config and at_revision(o.tokenizer_config, o.revision_of_model)
     tok = load_tokenizer(named or base_model, o.special_tokens, o.tokens)
-    with quiet(), hold_directory(out, first), StopSignals(out, first) as stop, memory_advice(lambda: 'start', o):
+    with (quiet(), hold_directory(out, first), StopSignals(out, first) as stop, memory_advice(lambda: 'start', o),
+          processes_as_found()):
         resume = resume or bool(o.auto_resume_from_checkpoints and read_run(out))
         return _train(base_model, tok, train_set, eval_set, o, log if log and first else lambda line: None, stop,
                       resume=resume, checkpoint=o.resume_from_checkpoint, overwrite=overwrite)

@@ -110,7 +110,8 @@ def save_adapter(
     base_model:str|os.PathLike, # As it was given; recorded in the adapter
     tok, # The `FastTokenizer` of the run
     out:str|os.PathLike, # Directory to write into
+    weights:dict|None=None, # Name to tensor, where the model holds only a part of them
 ):
     "Write an adapter (or, without one, the whole model) and its tokenizer."
     if 'save_pretrained' not in vars(model): keep_beside(model, base_model, tok)
-    with quiet(): model.save_pretrained(out)
+    with quiet(): model.save_pretrained(out, **({} if weights is None else dict(state_dict=weights)))

@@ -16,6 +16,7 @@ from .soft_prompts import load_prompt, prompt_encoder
 from .batches import FilledRows
 from .checkpoints import FailedRun, checkpoint_problem, checkpoints, keep_newest, mark_complete, writing
 from .heldout import heldout_loss
+from .processes import load_whole, shard_on_cpu, trained_weights
 from .interruptions import StopSignals, stopped_early
 from .progress import LiveBar, progress_line, save_curve
 import torch
@@ -40,6 +41,9 @@ def not_finite(
 class OwnChoices(Trainer):
     "A trainer that is told the order of rows, the optimizer and the schedule."
     order,make_schedule,make_optimizer = None,None,None
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = shard_on_cpu(self.accelerator, self.args.fsdp_plugin_args)
     def _get_train_sampler(self, train_dataset=None): return self.order
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.make_optimizer:
@@ -80,7 +84,8 @@ def measure(
     "The held-out loss, now."
     args,start = trainer.args,time.time()
     found = heldout_loss(trainer.model, trainer.eval_dataset, batch_size=args.eval_batch_size,
-                         collate=trainer.data_collator, shard=(args.process_index, args.world_size))
+                         collate=trainer.data_collator, shard=(args.process_index, args.world_size),
+                         together=trainer.is_fsdp_enabled)
     total,n = trainer.accelerator.reduce(torch.tensor(found, device=args.device), 'sum').tolist()
     trainer.measuring += time.time()-start
     if not math.isfinite(total): raise not_finite(f'the held-out loss is {total}', trainer.state.global_step, args)
@@ -107,6 +112,12 @@ class SegmentTrainer(StepInParts):
     def _save_checkpoint(self, model, trial=None):
         d = Path(self.args.output_dir)/f'checkpoint-{self.state.global_step}'
         with writing(d), _whole_or_gone(d, self.args.should_save): super()._save_checkpoint(model, trial)
+    def whole_weights(self): # of all processes together, and None where each holds the whole model
+        if self.is_fsdp_enabled: return trained_weights(self.model)
+        return self.accelerator.get_state_dict(self.model_wrapped) if self.is_deepspeed_enabled else None
+    def save_model(self, output_dir=None, _internal_call=False):
+        if not self.is_fsdp_enabled: return super().save_model(output_dir, _internal_call)
+        self._save(output_dir, state_dict=self.whole_weights())
     def _load_best_model(self):
         if why := checkpoint_problem(d := self.state.best_model_checkpoint):
             raise FailedRun(f'holds the best weights, and cannot be used: {why}. Train again (--overwrite).',
@@ -114,8 +125,10 @@ class SegmentTrainer(StepInParts):
         if prompt_encoder(self.model) is None: super()._load_best_model()
         else: load_prompt(self.model, d)
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        if prompt_encoder(self.model) is None: super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else: load_prompt(self.model, resume_from_checkpoint)
+        if prompt_encoder(self.model) is not None: load_prompt(self.model, resume_from_checkpoint)
+        elif self.is_fsdp_enabled and self.model is self.model_wrapped and not hasattr(self.model, 'unshard'):
+            load_whole(self.model, resume_from_checkpoint) # nothing is trained any more, so nothing is shared out
+        else: super()._load_from_checkpoint(resume_from_checkpoint, model)
 
 # %% ../../nbs/training/20_trainer.ipynb #7b70ddb7
 class ProgressCallback(TrainerCallback):
