@@ -21,7 +21,7 @@ from .data.formats import find_format
 from .data.bins import BinPlan, stored_bins
 from .data.cache import code_fingerprint
 from .data.lineage import origins, SourceRow, source_rows
-from .data.prepare import Prepared, train_val_split
+from .data.prepare import Prepared, held_out_rows, train_val_split
 from .data.shards import Source
 from .formats.base import formats
 from .hints import suggest
@@ -246,13 +246,19 @@ class Project(LintedInputs):
     @cached_property
     def split(self)->tuple[list[int],list[int]]: # Rows to train on, rows to hold out
         "The numbers of the prepared rows that are trained, and of those that `val_set_size` holds out, if any."
-        n = self.prepared.count.rows
-        cfg = self.cfg
-        return train_val_split(n, 0 if self.held else cfg.val_set_size, cfg.seed, cfg.shuffle_merged_datasets)
+        return train_val_split(*self._drawn())
 
-    def check_split(self):
-        "Raise a `ConfigError` if `val_set_size` leaves no rows to train on."
-        self.split # noqa: B018, it is drawn here
+# %% ../nbs/11_project.ipynb #c0cfa173
+@patch
+def _drawn(self:Project): # arguments of `train_val_split`
+    cfg = self.cfg
+    share = 0 if self.held else cfg.val_set_size
+    return self.prepared.count.rows, share, cfg.seed, cfg.shuffle_merged_datasets
+
+@patch
+def check_split(self:Project):
+    "Raise a `ConfigError` if `val_set_size` leaves no rows to train on."
+    held_out_rows(*self._drawn())
 
 # %% ../nbs/11_project.ipynb #7add97ff
 @patch

@@ -19,7 +19,7 @@ from ..laws import Finding
 from .lineage import SourceRow, origins, read_batches
 from ..lint.rules import rules
 from ..lint.linter import Linter
-from .prepare import Prepared, prepare, shard_results, train_val_split
+from .prepare import Prepared, held_out_rows, prepare, shard_results
 from .jobs import ShardJob, encoders_of, iter_encoded
 from .shards import Shard, Source
 from ..options import PrepareOptions, RowOptions, takes
@@ -100,10 +100,10 @@ def _lint_again(p, name, sources, tokenizer, options, linter, report): # None: `
 def held_rows(
     n:int, # Rows there are
     held:Prepared|None, # Validation rows of their own, if there are any
-    **split, # As for `train_val_split`
+    **split, # As for `held_out_rows`
 )->list[int]: # Their numbers; none where too few rows are left
     "The rows of this set that will be held out."
-    try: return [] if held else train_val_split(n, **split)[1]
+    try: return [] if held else held_out_rows(n, **split)
     except ConfigError: return []
 
 # %% ../../nbs/data/07_findings.ipynb #3ef25d59

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['token_modules', 'token_libraries', 'default_workers', 'Writer', 'key_parts', 'Prepared', 'asked_for', 'explain',
-           'shard_results', 'about_rows', 'with_progress', 'prepare', 'sample_rows', 'train_val_split']
+           'shard_results', 'about_rows', 'with_progress', 'prepare', 'sample_rows', 'held_out_rows', 'train_val_split']
 
 # %% ../../nbs/data/05_prepare.ipynb #98f7fd1a
 import json, math, os, sys
@@ -306,16 +306,27 @@ def sample_rows(
     "Some rows at random."
     return np.random.default_rng(seed).choice(n, min(n, k), replace=False).tolist()
 
-def train_val_split(
+def held_out_rows(
     n:int, # Rows there are
     val_set_size:float, # A share of the rows if at most 1, else a number of rows; 0: none
     seed:int=SeedOptions().seed, # Random seed
     shuffle_merged_datasets:bool=ShuffleOptions().shuffle_merged_datasets, # Draw them? Else the last ones
-)->tuple[list[int],list[int]]: # Rows to train on and rows to hold out, both in order
-    "Hold out rows for validation."
+)->list[int]: # In order
+    "Rows to hold out for validation."
     k = math.ceil(n*val_set_size) if val_set_size<=1 else int(val_set_size)
     if k and k>=n:
         message = f'{val_set_size} of {n} rows leaves none to train on. Make it smaller, or add rows.'
         raise ConfigError(message, field='val_set_size')
-    held = set(range(n-k, n) if shuffle_merged_datasets is False else sample_rows(n, k, seed))
-    return [i for i in range(n) if i not in held], sorted(held)
+    return list(range(n-k, n)) if shuffle_merged_datasets is False else sorted(sample_rows(n, k, seed) if k else [])
+
+# %% ../../nbs/data/05_prepare.ipynb #17858e2c
+def train_val_split(
+    n:int, # Rows there are
+    val_set_size:float, # As for `held_out_rows`
+    seed:int=SeedOptions().seed, # Likewise
+    shuffle_merged_datasets:bool=ShuffleOptions().shuffle_merged_datasets, # Likewise
+)->tuple[list[int],list[int]]: # Rows to train on and rows to hold out, both in order
+    "Hold out rows for validation."
+    held,stays = held_out_rows(n, val_set_size, seed, shuffle_merged_datasets),np.ones(n, bool)
+    stays[held] = False
+    return np.flatnonzero(stays).tolist(), held

@@ -36,7 +36,7 @@ def _folded(facts): # int64, one per row: of its text without whitespace, in one
 class RowIndex:
     "What is kept of the rows that were looked at."
     def __init__(self):
-        self.batches,self.runs,self.names,self.notes = [],[],{},()
+        self.batches,self.large,self.runs,self.names,self.notes = [],0,[],{},()
         self.held = {k:np.zeros(0, np.int64) for k in ('whole','prompt','folded')}
 
     def add(self,
@@ -49,7 +49,7 @@ class RowIndex:
         files,lines = self._places(places or ['']*len(n))
         edges = np.flatnonzero(np.diff(files, prepend=-2))
         self.runs.append((files[edges], np.diff([*edges, len(files)])))
-        self.batches.append((*row_hashes(facts), _folded(facts), odds, lines))
+        self._take([(*row_hashes(facts), _folded(facts), odds, lines)])
 
     def place(self,
         i:int, # A row, in the order they were added
@@ -58,6 +58,21 @@ class RowIndex:
         if self.files[i]<0: return f'row {i}'
         name = list(self.names)[self.files[i]]
         return name if self.lines[i]<0 else f'{name}:{self.lines[i]}'
+
+# %% ../../nbs/lint/01b_set_rules.ipynb #88d49def
+def _joined(batches, i, empty): # one column; its parts go, so that no two columns are there twice
+    column = np.concatenate([empty, *(b[i] for b in batches)])
+    for k,b in enumerate(batches): batches[k] = (*b[:i], None, *b[i+1:])
+    return column
+
+# %% ../../nbs/lint/01b_set_rules.ipynb #3d336d07
+@patch
+def _take(self:RowIndex, batches, most=100): # many small arrays become a large one, which leaves no gaps when it goes
+    self.batches += batches
+    small = self.batches[self.large:]
+    if len(small)<most: return
+    self.batches[self.large:] = [tuple(map(np.concatenate, zip(*small)))]
+    self.large += 1
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #511f1a73
 @patch
@@ -70,11 +85,11 @@ def _places(self:RowIndex, places): # the number of each row's file, and its lin
 def join(self:RowIndex)->RowIndex:
     "Join the batches, when all are there."
     empty = [np.zeros(0, t) for t in (np.int64, np.int64, np.int64, np.float32, np.int32)]
-    columns = [np.concatenate(o) for o in zip(empty, *self.batches)]
-    self.whole,self.prompt,self.folded,self.odds,self.lines = columns
-    self.files = np.concatenate([np.zeros(0, np.int64), *(np.repeat(*o) for o in self.runs)])
+    if len(self.batches)!=1: self.batches = [tuple(_joined(self.batches, i, e) for i,e in enumerate(empty))]
+    self.large = 1
+    self.whole,self.prompt,self.folded,self.odds,self.lines = self.batches[0]
+    self.files = np.concatenate([np.zeros(0, np.int32), *(np.repeat(*o) for o in self.runs)], dtype=np.int32)
     self.alive = self.whole!=0
-    self.batches = [tuple(columns)]
     return self
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #a4f59ee2
@@ -85,36 +100,54 @@ def extend(self:RowIndex,
     "Add what was kept of other rows."
     at = np.array([*(self.names.setdefault(o, len(self.names)) for o in other.names), -1])
     self.runs += [(at[files],n) for files,n in other.runs]
-    self.batches += other.batches
+    self._take(other.batches)
     return self
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #e3d48570
+def _among(keys, wanted, n=65536): # which keys are in a sorted array? some at a time, for an index is long
+    out = np.zeros(len(keys), bool)
+    for i in range(0, len(keys) if len(wanted) else 0, n):
+        at = np.minimum(np.searchsorted(wanted, keys[i:i+n]), len(wanted)-1)
+        out[i:i+n] = wanted[at]==keys[i:i+n]
+    return out
+
+def _repeats(keys, rows): # rows that repeat an earlier one, and for each the first row with the same key
+    found = np.sort(keys[rows])
+    again = np.unique(found[1:][found[1:]==found[:-1]])
+    del found
+    rows = rows[_among(keys, again)[rows]]
+    order = rows[np.argsort(keys[rows], kind='stable')]
+    new = np.diff(keys[order], prepend=keys[order][:1]-1)!=0
+    first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))] if len(order) else order
+    return order[~new], first[~new]
+
 def find_duplicates(
     keys:np.ndarray, # One per row
     rows:np.ndarray, # The rows to compare
 )->dict[int,int]: # Row -> the first row with the same key; first rows are left out
     "Rows that repeat an earlier one."
-    order = rows[np.argsort(keys[rows], kind='stable')]
-    new = np.diff(keys[order], prepend=keys[order][:1]-1)!=0
-    first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))] if len(order) else order
-    return dict(zip(order[~new].tolist(), first[~new].tolist()))
+    return dict(zip(*(o.tolist() for o in _repeats(keys, rows))))
+
+# %% ../../nbs/lint/01b_set_rules.ipynb #dc8dd5dd
+def _first_of(s, pairs, i): # the place of the first row that row i repeats
+    rows,first = pairs
+    return s.place(int(first[rows==i][0]))
 
 @rule('duplicate', 'warning', 'A repeated row weighs double, and where it is held out too, it is no test.',
       'Remove it, unless it is repeated on purpose.', scope='set')
 def _duplicate(s):
-    first = find_duplicates(s.whole, np.flatnonzero(s.alive))
-    place = list(zip(s.files.tolist(), s.lines.tolist()))
-    first = {i:k for i,k in first.items() if s.lines[i]<0 or place[i]!=place[k]} # else `repeat` asks for it
-    return list(first), lambda i: (None, f'the same row as {s.place(first[i])}')
+    pairs = rows,first = _repeats(s.whole, np.flatnonzero(s.alive))
+    same = (s.lines[rows]>=0) & (s.lines[rows]==s.lines[first]) & (s.files[rows]==s.files[first]) # `repeat` asks for it
+    return rows[~same], lambda i: (None, f'the same row as {_first_of(s, pairs, i)}')
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #16c507e9
 @rule('conflicting-answers', 'note', 'The model cannot give both answers, and learns to hesitate between them.',
       'Keep the better answer, or say in the prompt what makes the difference.', scope='set')
 def _answers(s):
-    alive = np.flatnonzero(s.alive & (s.prompt!=0))
-    twice = find_duplicates(s.whole, alive)
-    first = find_duplicates(s.prompt, alive[~np.isin(alive, list(twice))])
-    return list(first), lambda i: (None, f'the prompt of {s.place(first[i])} again, with another answer')
+    asks = s.alive & (s.prompt!=0)
+    asks[_repeats(s.whole, np.flatnonzero(asks))[0]] = False
+    pairs = _repeats(s.prompt, np.flatnonzero(asks))
+    return pairs[0], lambda i: (None, f'the prompt of {_first_of(s, pairs, i)} again, with another answer')
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #bd3fbf7b
 @patch
@@ -142,7 +175,7 @@ def is_held(self:RowIndex,
     key:str, # `whole`, `prompt` or `folded`
 )->np.ndarray: # One bool per row
     "Which rows are like a held-out row in this?"
-    return np.isin(getattr(self, key), self.held[key])
+    return _among(getattr(self, key), np.sort(self.held[key]))
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #27c1d364
 @rule('train-eval-overlap', 'error',
