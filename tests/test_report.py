@@ -701,6 +701,40 @@ def test_of_many_rows_the_first_are_shown(project, tmp_path):
     assert all(f[0] < 32 for f in meta['found'] if meta['rules'][f[1]]['id'] != 'near-duplicate')
     assert '1,460 rows more: dropped, or not in this report' in path.read_text(encoding='utf-8')
 
+def prepared_ids(p):
+    from datasets import load_from_disk
+    return load_from_disk(str(p.prepared.path))['input_ids'][:]
+
+def test_what_is_dropped_in_the_report_is_not_prepared(driver, project, tmp_path):
+    "From the report of a project to `preprocess --drop` with the file it gave: those rows are gone, counted, and no others"
+    from selenium.webdriver import ActionChains, Keys
+    from typer.testing import CliRunner
+
+    from segtune.cli import app
+    p = project()
+    page = p.report(tmp_path/'r.html')
+    before = prepared_ids(p)
+    driver.execute_cdp_cmd('Browser.setDownloadBehavior', {'behavior': 'allow', 'downloadPath': str(tmp_path/'got')})
+    enter(driver, page)
+    driver.execute_script('localStorage.clear(); decisions.clear(); notes.clear(); remember()')
+    def press(*keys): ActionChains(driver).send_keys(*keys).perform()
+    for row, key in ((3, 'x'), (40, 'k'), (1400, 'x')):
+        opened_row(driver, row)
+        driver.execute_script("document.getElementById('list').focus()")
+        press(key)
+    opened_row(driver, 7)
+    driver.execute_script("document.getElementById('list').focus()")
+    press('n'), press('odd, but kept', Keys.ENTER)
+    driver.find_element('id', 'download').click()
+    end = time.time()+20
+    while not (tmp_path/'got/drop.txt').exists() and time.time() < end: time.sleep(.05)
+    said = CliRunner().invoke(app, ['preprocess', 'config.yml', '--drop', 'got/drop.txt'])
+    assert said.exit_code == 0, said.output
+    lines = [int(o.split(':')[1]) for o in (tmp_path/'got/drop.txt').read_text().splitlines() if o.startswith('qa.jsonl:')]
+    assert f'qa.jsonl: 2 rows dropped, as {tmp_path}/got/drop.txt says: {lines[0]}, {lines[1]}' in said.output
+    after = prepared_ids(project(drop='got/drop.txt'))
+    assert len(before) == 1495 and after == [o for i, o in enumerate(before) if i not in (3, 1400)]
+
 @pytest.mark.slow
 def test_fifty_thousand_rows(driver, tmp_path):
     "Opened, searched, counted; and small."

@@ -94,10 +94,10 @@ FIXES = {
     "there is no entry": "Count entries from 0.",
     "is a number of ⟨number⟩ digits": "Write a shorter number, or put it in quotes if it is text.",
 }
-KINDS = {"NotPackable": "Nothing has to be done: with step: auto a slower way is taken, which makes the same step. It stops a run only "
-                        "where `step:` asks for this way.",
-         "NotPlain": "Nothing has to be done: with step: auto a slower way is taken, which makes the same step. It stops a run only "
-                     "where `step:` asks for this way."}
+STEP = "Nothing has to be done: with step: auto a slower way is taken, which makes the same step. It stops a run only where `step:` asks for this way."
+# errors that segtune catches itself, and acts on
+KINDS = {"NotPackable": STEP, "NotPlain": STEP,
+         "UnseenFile": "Nothing has to be done: the rows are read where the file is, and sent."}
 ROOMS = {"": "Config, tokenizer, commands", "data": "Read and prepare data", "formats": "Formats", "axolotl": "axolotl's formats",
          "lint": "Lint", "look": "Look at rows", "training": "Train, generate, merge"}
 
