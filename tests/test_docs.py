@@ -53,6 +53,7 @@ def test_a_name_that_is_a_link_already_is_linked_once():
         def linkify(self, text): return text.replace("`f`", "[`f`](page.html#f)")
     made = docs.linkify("[`f`](own.ipynb) and `f`", Names())
     assert made == "[<code>f</code>](own.ipynb) and [`f`](page.html#f)"
+    assert docs.linkify("[`a --drop b`](own.ipynb)", Names()) == "[<code>a &#45;&#45;drop b</code>](own.ipynb)"   # no dash is made of it
 
 def shown(o):
     from nbdev.showdoc import show_doc
@@ -70,6 +71,19 @@ def test_options_are_documented_by_their_table():
     text = shown(RowOptions)
     assert "data:Any" not in text and "class RowOptions(" in text and "| `on_bad` |" in text and "| `seed` |" not in text
     assert "| `on_lint` |" in shown(Config) and "| `learning_rate` |" not in shown(Config)
+
+def test_a_named_tuple_is_documented_by_its_fields():
+    from segtune.encoded import EncodedRow
+    from segtune.laws import Finding
+    text = shown(Finding)
+    assert "args" not in text and "class Finding(NamedTuple)\n    rule:str # " in text and "fix:" in text
+    assert "args" not in shown(EncodedRow) and "ids:" in shown(EncodedRow)
+
+def test_a_class_with_the_arguments_of_another_library_names_it():
+    from segtune.console import Command
+    from segtune.segments import DataError, SegtuneError
+    assert "context_settings" not in shown(Command) and "class Command(" in shown(Command)
+    assert docs.borrowed_init(SegtuneError) is docs.borrowed_init(DataError) is None
 
 def test_other_documentation_stays_as_it_is():
     from nbdev.showdoc import show_doc

@@ -11,6 +11,7 @@ outputs, and each exported function is documented from the package.
 import argparse
 import difflib
 import html
+import inspect
 import os
 import re
 import shutil
@@ -89,8 +90,25 @@ def own_options(o):
     if plain: return ""
     return options_table(o, leave_out={*o.model_fields} - {*vars(o).get("__annotations__", ())}) if o.model_fields else ""
 
+def own_fields(o):
+    "The fields of a named tuple as its class declares them, with their comments; None for anything else"
+    if not (isinstance(o, type) and issubclass(o, tuple) and hasattr(o, "_fields")): return None
+    lines = inspect.getsource(o).splitlines()
+    fields = [line for name in o._fields for line in lines if re.match(rf"    {name}\s*:", line)]
+    return "\n".join([f"class {o.__name__}({o.__orig_bases__[0].__name__})", *fields]) if fields else None
+
+def borrowed_init(o):
+    "The head of a class whose arguments are those of another library's class; None for anything else"
+    from pydantic import BaseModel
+    if not isinstance(o, type) or issubclass(o, BaseModel) or "__init__" in vars(o) or "__new__" in vars(o): return None
+    owner = next(b for b in o.__mro__ if "__init__" in vars(b) or "__new__" in vars(b))
+    if owner is object or owner.__module__.split(".")[0] == o.__module__.split(".")[0]: return None
+    return f"class {o.__name__}({', '.join(b.__name__ for b in o.__bases__)})"
+
 def plain_doc(markdown, o):
-    "A command's documentation is its help and that of options their table: the signature of either says nothing"
+    """Documentation whose signature says something: a command's is its help, that of options their table,
+    and that of a named tuple its fields."""
+    if fields := own_fields(o) or borrowed_init(o): return SIGNATURE.sub(lambda m: f"```python\n{fields}\n```", markdown, count=1)
     if text := command_help(o): return SIGNATURE.sub(lambda m: f"```text\n{text}\n```", markdown, count=1)
     table = own_options(o)
     if table is None: return markdown
@@ -138,7 +156,7 @@ LINKED = re.compile(r"\[`([^`\]]+)`\]\(")     # a name that is a link already
 
 def linkify(text, names):
     "Names in backticks become links, but for those that are links already"
-    text = LINKED.sub(lambda m: f"[<code>{html.escape(m[1])}</code>](", text)
+    text = LINKED.sub(lambda m: f"[<code>{html.escape(m[1]).replace('--', '&#45;&#45;')}</code>](", text)
     return names.linkify(text)
 
 def add_links(cell):
