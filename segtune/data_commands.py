@@ -154,9 +154,10 @@ def _print_report(project, path, n_rows): # where it is, as a link that a termin
     say(f'{file}: {project.prepared.count.rows:,} rows, {found}', Path(file).resolve().as_uri())
 
 def _print_stats(project):
+    from segtune.data.manifest import row_facts
     from segtune.look.stats import stats_lines
-    plan = project.bins
-    say(*stats_lines(project.stats(), project.cfg.sequence_len), *(plan.lines() if plan else ()))
+    plan,facts = project.bins,[o for p in (project.prepared, project.held) if p for o in row_facts(p.manifest)]
+    say(*stats_lines(project.stats(), project.cfg.sequence_len), *facts, *(plan.lines() if plan else ()))
 
 def _nothing_found(project, grep): # on standard error, since a script reads rows
     n = project.prepared.count.rows
@@ -265,11 +266,12 @@ def _asked(project): # what the config asks for, train rows first: [(name, manif
     return [(k, asked_for(o, project.tokenizer, project.cfg)) for k,o in parts.items()]
 
 def _explain(name, dir, asked, sets):
+    from segtune.data.manifest import row_facts
     from segtune.data.prepare import explain
     known = next((o for o in sets if o.path.name==asked['key']), None)
     near,why = explain(dir, asked)
     if why and near is None: return say(f'{name}: {why[0]}')
-    if known: return say(f'{name}: ready', f'  {known}')
+    if known: return say(f'{name}: ready', f'  {known}', *(f'    {o}' for o in row_facts(known.manifest)))
     if near is None: return say(f'{name}: not prepared; nothing like it is there')
     say(f'{name}: not prepared; the most similar is', f'  {near}', '  and since then', *(f'    {o}' for o in why))
 

@@ -242,3 +242,24 @@ def test_what_is_being_made_is_not_removed(tmp_path):
     assert remove_set(one) and not one.path.exists() and prepared_sets(d/'last_run_prepared') == []
     with claimed(one.path): pass
     assert os.listdir(d/'last_run_prepared') == [] and time.time() > one.made
+
+
+def test_rows_that_were_chosen_dropped_or_repeated_are_counted_and_listed(tmp_path):
+    "in the manifest, in `cache explain` and in `inspect --stats`"
+    d = make(tmp_path/'project')
+    with open(d/'data.jsonl', 'a') as f: f.write(json.dumps(dict(instruction='0?', output='0.'))+'\n'+json.dumps(dict(instruction='long '*90, output='x'))+'\n')
+    (d/'out.txt').write_text('data.jsonl:2\n')
+    key(sequence_len=64, dataset_exact_deduplication=True, drop='out.txt')(d)
+    entries(lambda o: [o[0], {**o[1], 'max_rows': 4}, dict(path='more.jsonl', type='alpaca')])(d)
+    os.chdir(d)
+    manifest = Project.open('config.yml').prepared.manifest
+    (own,) = [o for o in manifest['parts']['sources'] if 'drawn' in o]
+    assert manifest['parts']['sources'][0]['drop'] == [2] and own['drawn'][:2] == [4, 42]
+    assert manifest['count']['changed'] == {'dropped: too long': 1, 'dropped: same as an earlier row': 2}
+    assert [o[:2] for o in manifest['count']['listed']][:2] == [['dropped: same as an earlier row', 'data.jsonl:7'], ['dropped: too long', 'data.jsonl:8']]
+    facts = ['data.jsonl: 1 row dropped, as ', 'own.jsonl: 4 of 6 rows are taken, drawn at random (max_rows)',
+             '1 row dropped: too long', '2 rows dropped: same as an earlier row', 'data.jsonl:8: dropped: too long']
+    for out in (run(d, 'cache', 'explain', 'config.yml').stdout, run(d, 'inspect', 'config.yml', '--stats').stdout):
+        for o in facts: assert o in ' '.join(out.split()), out
+    key(dataset_exact_deduplication=False)(d), entry(2, repeat=2)(d)
+    assert 'more.jsonl: 2 rows are read 2 times (repeat)' in run(d, 'inspect', 'config.yml', '--stats').stdout
