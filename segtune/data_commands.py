@@ -230,13 +230,16 @@ def _write_ejected_config(path, config, overrides, files):
 
 def _eject_all(project, files, config, overrides): # {what: report}
     from segtune.data.eject import eject
+    from segtune.storage import writing
+    other = 'choose another file with -o'
     sources,reports = dict(train=project.sources, held_out=project.held_sources),{}
     try:
         for k,p in files.items():
             if k=='config': continue
             rows = [(s.format, s.name, s.rows.read()) for s in sources[k]]
-            reports[k] = eject(rows, project.tokenizer, _part(p), on_bad=project.cfg.on_bad)
-        _write_ejected_config(_part(files['config']), config, overrides, files)
+            with writing(p, other): reports[k] = eject(rows, project.tokenizer, _part(p), on_bad=project.cfg.on_bad)
+        with writing(files['config'], other):
+            _write_ejected_config(_part(files['config']), config, overrides, files)
         for p in files.values(): os.replace(_part(p), p)
     finally:
         for p in files.values(): _part(p).unlink(missing_ok=True)

@@ -174,7 +174,8 @@ def asked_for(
     "What a dataset will be, before it is prepared."
     parts = key_parts(sources, tokenizer, stamps, **_row_parts(options))
     return dict(version=__version__, key=key_of(parts), parts=json.loads(json.dumps(parts, default=str)),
-                sources=[s.name for s in sources], known=what_is_known(sources, tokenizer))
+                sources=[s.name for s in sources], known=what_is_known(sources, tokenizer),
+                chosen=[o for s in sources for o in s.rows.notes])
 
 def explain(
     dir:str|PathLike, # Where prepared datasets are kept

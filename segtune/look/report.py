@@ -22,6 +22,7 @@ from .stats import row_stats
 from .trained import TrainedTokens
 from .view import as_row, edge_legend, legend, view_css
 from ..segments import ConfigError, MissingError
+from ..storage import write_bytes
 
 # %% ../../nbs/look/04_report.ipynb #d3fa2b06
 near_why = 'Rows that say nearly the same weigh more than others, and one that is held out is no test.'
@@ -150,7 +151,7 @@ def _write(path, page, n_train, *, changed, listed, linted, origins, sequence_le
         overview=overview_html(df, sequence_len, changed, listed, page.rules if linted else None, len(page.held),
                                packing))
     text = re.sub(r'\{(\w+)\}', lambda m: parts[m[1]], _asset('report.html'))
-    try: Path(path).write_bytes(text.encode('utf-8', 'backslashreplace'))
+    try: write_bytes(path, text.encode('utf-8', 'backslashreplace'))
     except OSError as e:
         message = f'cannot write the report ({e.strerror}). Choose another file.'
         raise ConfigError(message, source=fspath(path)) from None

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from ..segments import RunError, SegtuneError
-from ..storage import file_digest, read_json, write_json
+from ..storage import disk_full, file_digest, read_json, write_json
 
 # %% ../../nbs/training/02_checkpoints.ipynb #dfb6eacc
 class FailedRun(RunError):
@@ -22,7 +22,6 @@ class FailedRun(RunError):
     exit_code = 1
 
 # %% ../../nbs/training/02_checkpoints.ipynb #230ea927
-_full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _write_errors = ('No space left', 'File too large', 'quota', 'os error', 'PytorchStreamWriter', 'file write failed',
                  'unexpected pos', 'iostream error', 'I/O error')
 
@@ -40,7 +39,7 @@ def writing(
         if not known and not any(w in str(o) for o in chain for w in _write_errors): raise
         os_error = known[0] if known else None
         why = (os_error and os_error.strerror) or str(e).strip().splitlines()[0]
-        full = os_error.errno in _full if os_error else not isinstance(e, OSError)
+        full = os_error.errno in disk_full if os_error else not isinstance(e, OSError)
         fix = 'Free some space' if full else 'Look at its permissions'
         where = os_error.filename if os_error and isinstance(os_error.filename, str) else os.fspath(path)
         raise FailedRun(f'cannot be written ({why}). {fix}, or choose another output_dir; then run the command again '
