@@ -14,8 +14,11 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-from segtune.training.attention import AttentionCall, PackMask, attend_chunks, attend_flex, attend_pieces
+from segtune.training import loss, pieces
+from segtune.training.attention import attend_chunks, attend_flex
+from segtune.training.fused import FusedLora
 from segtune.training.loss import chunked_loss, find_head
+from segtune.training.pieces import AttentionCall, PackMask, attend_pieces, products_from
 from segtune.training.proof import choose_step, gradient_error
 from segtune.training.step import StepCollator, find_lm, remove_step, rungs
 
@@ -127,11 +130,96 @@ def test_every_way_to_attend_is_the_softmax_over_the_mask(batch, window, sinks):
         out = way(AttentionCall(q, k, v, mask, .3, sink))
         assert torch.allclose(out, expected, atol=1e-12)
         for a, b in zip(torch.autograd.grad(out.square().sum(), wanted), grads): assert torch.allclose(a, b, atol=1e-11)
+    was, pieces.block = pieces.block, 2
+    try:
+        with products_from(0):
+            out = attend_pieces(AttentionCall(q, k, v, mask, .3, sink))
+            found = torch.autograd.grad(out.square().sum(), wanted)
+    finally: pieces.block = was
+    assert torch.allclose(out, expected, atol=1e-12), "by matrix products"
+    for a, b in zip(found, grads): assert torch.allclose(a, b, atol=1e-11)
     if not sinks:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             out = attend_flex(AttentionCall(*(o.detach() for o in (q, k, v)), mask, .3), compiled=False)
         assert torch.allclose(out, expected.detach(), atol=1e-5), "the mask for GPUs"
+
+def test_long_rows_are_computed_by_products_and_short_ones_by_the_kernel(monkeypatch):
+    calls = []
+    monkeypatch.setattr(pieces, "_weights", lambda *a, own=pieces._weights: calls.append(a[0].shape) or own(*a))
+    for n, expected in ((100, 0), (200, 4)):
+        mask = PackMask([(0, n, 0, n, 1)], torch.arange(n))
+        q, k, v = (torch.randn(1, h, n, 8) for h in (4, 2, 2))
+        plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=.3, enable_gqa=True)
+        assert torch.allclose(attend_pieces(AttentionCall(q, k, v, mask, .3)), plain, atol=1e-5)
+        assert len(calls) == expected
+
+
+# ---- the head, in tiles of the vocabulary
+
+@given(st.integers(1, 9), st.integers(2, 40), st.integers(1, 50), st.booleans(), st.sampled_from([None, 3.0]))
+@settings(max_examples=80, deadline=None)
+def test_tiles_of_the_vocabulary_give_the_whole_cross_entropy(n, size, tile, biased, softcap):
+    g = torch.Generator().manual_seed(n * size)
+    weight, bias = torch.randn(size, 5, generator=g, dtype=torch.float64) * 9, torch.randn(size, generator=g, dtype=torch.float64)
+    h = torch.randn(n, 5, generator=g, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, size, (n,), generator=g)
+    logits = (h @ weight.t() + (bias if biased else 0)) * 1.5
+    if softcap: logits = torch.tanh(logits / softcap) * softcap
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    was, loss.tile_size = loss.tile_size, tile
+    try: found = loss._FrozenLoss.apply(h, targets, weight, bias if biased else None, loss.Head(None, True, 1.5, softcap))
+    finally: loss.tile_size = was
+    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(torch.autograd.grad(found, h)[0], torch.autograd.grad(expected, h)[0], atol=1e-9)
+
+
+# ---- LoRA in one function with its layer
+
+def lora_layer(dtype=torch.float32, **config):
+    import peft
+    torch.manual_seed(0)
+    model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(24, 40)).to(dtype), peft.LoraConfig(r=4, target_modules=["0"], **config))
+    for name, p in model.named_parameters():
+        if "lora" in name: torch.nn.init.normal_(p, std=.3)
+    return model
+
+@pytest.mark.parametrize("dtype,close", [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_fused_adapter_gives_the_result_and_the_gradients_of_peft(dtype, close):
+    model = lora_layer(dtype)
+    x = torch.randn(3, 7, 24, dtype=dtype, requires_grad=True)
+    wanted = [x, *(p for p in model.parameters() if p.requires_grad)]
+    def both():
+        out = model(x)
+        return [out, *torch.autograd.grad(out.float().square().sum(), wanted)]
+    own = both()
+    fused = FusedLora(model)
+    mine = both()
+    assert "_LoraLinear" in type(model(x).grad_fn.next_functions[0][0]).__name__ or "_LoraLinear" in type(model(x).grad_fn).__name__
+    for a, b in zip(mine, own): assert a.dtype == b.dtype and a.shape == b.shape and (a - b).norm() <= close * b.norm()
+    fused.close()
+    assert "forward" not in model.base_model.model[0].__dict__
+
+@pytest.mark.parametrize("case", ["dropout", "dora", "switched off", "merged", "two", "trained", "hook", "bias"])
+def test_an_unusual_adapter_goes_the_way_of_peft(case):
+    config = dict(dropout=dict(lora_dropout=.5), dora=dict(use_dora=True), bias=dict(lora_bias=True)).get(case, {})
+    model = lora_layer(**config)
+    layer = model.base_model.model[0]
+    if case == "two":
+        model.add_adapter("more", model.peft_config["default"])
+        model.base_model.set_adapter(["default", "more"])
+    if case == "switched off": model.base_model.disable_adapter_layers()
+    if case == "merged": model.merge_adapter()
+    if case == "trained": layer.base_layer.weight.requires_grad_(True)
+    if case == "hook": layer.base_layer.register_forward_hook(lambda m, a, out: out * 2)
+    x = torch.randn(3, 24)
+    def once():
+        torch.manual_seed(1)
+        return model.train()(x)
+    own = once()
+    fused = FusedLora(model)
+    assert torch.equal(once(), own), "bit for bit"
+    fused.close()
 
 
 # ---- models

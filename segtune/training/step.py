@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .attention import Exchange, NotPackable, running
+from .fused import FusedLora
 from .loss import chunked_loss, each_loss, find_head
 from .trie import cut_row, make_pack, make_packs
 
@@ -110,10 +111,11 @@ class Step:
         model, # A transformers causal language model, with or without an adapter around it
         rung:str, # `share`, `pack` or `pad`
     ):
-        self.lm,self.rung,self.exchange = find_lm(model),rung,None
+        self.lm,self.rung,self.exchange,self.fused = find_lm(model),rung,None,None
         self.before,self.own = self.lm.__dict__.get('forward'),self.lm.forward
         self.head,self.decoder = find_head(self.lm, self.own)
         if rung!='pad': self.exchange = Exchange(self.lm)
+        self.fused = FusedLora(self.lm)
         self.lm.forward = self.forward
 
 # %% ../../nbs/training/08_step.ipynb #53aaf50b
@@ -155,7 +157,8 @@ def _otherwise(self:Step, *args, **kwargs): # generation, evaluation: the model 
 def close(self:Step):
     "Take the rung out again."
     if self.exchange: self.exchange.close()
-    self.exchange = None
+    if self.fused: self.fused.close()
+    self.exchange,self.fused = None,None
     if self.lm.__dict__.get('forward')!=self.forward: return   # wrapped since: every call now goes through
     if self.before is None: del self.lm.forward
     else: self.lm.forward = self.before
