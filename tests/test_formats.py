@@ -580,3 +580,28 @@ def test_a_lone_surrogate_is_named_with_its_field():
 ])
 def test_an_option_of_the_wrong_type_is_the_configs_mistake(option, value):
     with pytest.raises(ConfigError): find_format("chat_template", TOK["gpt2"], **{"chat_template": "chatml"} | {str(option): value})
+
+
+# ---- an empty cell of a table is not the word nan
+
+@pytest.mark.parametrize("kind, field", [("alpaca", "input"), ("alpaca", "instruction"), ("alpaca", "output"), ("jeopardy", "category"),
+                                         ("context_qa.load_v2", "context"), ("metharme", "prompt"), ("oasst", "INSTRUCTION"), ("prompt", "output")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_not_written(kind, field, value):
+    "pandas gives nan for an empty cell, and no prompt should say so"
+    f = formats[kind]
+    with pytest.raises(DataError, match=rf"{field}: expected a string, got {value}\."):
+        find_format(kind, TOK["gpt2"], "split", **f.example_options)({**f.example, field: value}, "t.csv", 2)
+
+
+def test_a_number_of_any_size_is_text():
+    fmt = find_format("oasst", TOK["gpt2"], "split")
+    assert str(10**400) in "".join(s.text for s in fmt({"INSTRUCTION": 10**400, "RESPONSE": "a"}))
+
+
+@pytest.mark.parametrize("turns, got", [("Hi", "a string"), ([], "an empty list"), (["Hi", {}], "a string among them"), ([{}, None], "null among them"),
+                                        (None, "null"), ({"role": "user"}, "an object")])
+@pytest.mark.parametrize("kind, field", [("sharegpt", "conversations"), ("chat", "messages"), ("pygmalion", "conversations")])
+def test_what_is_no_list_of_turns(kind, field, turns, got):
+    fmt = find_format(kind, TOK["gpt2"], "split", **formats[kind].example_options)
+    with pytest.raises(DataError, match=rf"{field}: expected a list of turns, got {got}\. Write each turn as an object\."): fmt({field: turns}, "t.jsonl", 2)

@@ -517,7 +517,8 @@ def test_wrong_rows_are_skipped_counted_and_listed(tmp_path):
     assert [lineage(p, i)[1] for i in range(p.count.rows)] == [2, 4] and p.count.read == 5
     assert dict(p.count.changed) == {'dropped: wrong row': 3}
     assert [o[1] for o in p.count.listed] == ['data.jsonl:1', 'data.jsonl:3', 'data.jsonl:5']
-    assert p.count.listed[1][0] == 'dropped: wrong row (expected a list, got 5 (a number).)'
+    assert p.count.listed[1][0] == ('dropped: wrong row (expected a list, got 5 (a number). '
+                                     'Write a list of objects with "text" and "label".)')
     assert [o.place for o in source_rows(p, [s], tok, [0, 1])] == ['data.jsonl:2', 'data.jsonl:4']
     only = source(tmp_path, rows[:1], 'segments', 'only.jsonl')
     none_left = r'no rows are left to train on: 1 row dropped: wrong row; the first is only\.jsonl:1'

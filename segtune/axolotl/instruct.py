@@ -136,7 +136,7 @@ for _name,_entry in instruct_table['templated'].items(): _register_templated(_na
 def _choices(row, at): # the choices, one to a line
     if 'choices' not in row: field_of(row, 'choices', at)
     if type(row['choices']) is list: return '\n'.join(f'- "{c}"' for c in row['choices'])
-    raise DataError(f'expected a list, got {json_type(row["choices"])}.', field='choices', **at)
+    raise DataError(f'expected a list, got {json_type(row["choices"])}. Write a list of texts.', field='choices', **at)
 
 def _choice(context, style=None, system='', layout=None):
     layout = layout or style_of(style)

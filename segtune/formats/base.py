@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isfinite
 from string import Formatter
 from typing import NamedTuple
 from ..pieces import find_boundary
@@ -147,8 +148,10 @@ def field_of(
         raise DataError(message, **at)
     o = row[name]
     if type(o) is str: return o
-    if numbers and type(o) in (int,float): return str(o)
-    raise DataError(f'expected a string, got {json_type(o)}. Write the text, or leave the row out.', field=name, **at)
+    endless = type(o) is float and not isfinite(o) # a table's empty cell may be nan
+    if numbers and type(o) in (int,float) and not endless: return str(o)
+    got = o if endless else json_type(o)
+    raise DataError(f'expected a string, got {got}. Write the text, or leave the row out.', field=name, **at)
 
 # %% ../../nbs/formats/00_base.ipynb #b2846aae
 @lru_cache(4096)

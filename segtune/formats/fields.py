@@ -60,5 +60,6 @@ def turn_dicts(
     if type(row) is not dict or field not in row: field_of(row, field, at)
     turns = row[field]
     if type(turns) is list and turns and all(type(t) is dict for t in turns): return turns
-    got = json_type(turns) if type(turns) is not list else 'other things in it' if turns else 'an empty list'
-    raise DataError(f'expected a list of turns, got {got}.', field=field, **at)
+    odd = next((json_type(t) for t in turns if type(t) is not dict), None) if type(turns) is list else None
+    got = f'{odd} among them' if odd else json_type(turns) if turns!=[] else 'an empty list'
+    raise DataError(f'expected a list of turns, got {got}. Write each turn as an object.', field=field, **at)
