@@ -6,7 +6,7 @@
 __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 
 # %% ../nbs/13_demo.ipynb #b09818ba
-import json
+import json, os, re
 from collections.abc import Callable
 from itertools import islice
 from os import PathLike
@@ -60,6 +60,10 @@ def _settings(base_model, max_steps): # a step of the bundled model costs a hund
                 save_steps=max(1, steps//2))
 
 # %% ../nbs/13_demo.ipynb #1d5f7a60
+def _as_yaml(base_model, folder): # as the config says it: a directory from where the config lies
+    if not os.path.isabs(base_model) and os.path.isdir(base_model): base_model = os.path.relpath(base_model, folder)
+    return base_model if re.fullmatch(r'[\w./:@-]+', base_model) else json.dumps(base_model, ensure_ascii=False)
+
 def write_starter(
     folder:str|PathLike, # New or empty directory
     base_model:str=smollm2, # Goes into the config; its EOS ends every answer
@@ -68,14 +72,15 @@ def write_starter(
 )->dict: # Rows in each file
     "Write a project that is ready to run."
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError('the directory is not empty. Choose a new one.', source=str(folder))
-    eos = load_tokenizer(find_path(base_model, folder/'config.yml')).eos
+    what = 'is a file' if folder.is_file() else 'is not empty' if folder.exists() and any(folder.iterdir()) else None
+    if what: raise ConfigError(f'{what}. Choose a new directory.', source=str(folder))
+    try: eos = load_tokenizer(find_path(base_model, folder/'config.yml')).eos
+    except ConfigError as e: raise ConfigError(e.message, source=e.source, field=e.field or 'base_model') from None
     n = write_stdlib(folder/'data', eos)
     lines = (folder/'data'/'held_out.jsonl').read_text(encoding='utf-8').splitlines(True)
     (folder/'data'/'held_out.jsonl').write_text(''.join(lines[:n_held_out]), encoding='utf-8')
     (folder/'data'/'more_held_out.jsonl').write_text(''.join(lines[n_held_out:]), encoding='utf-8')
-    config = _config.format(base_model=base_model, output_dir='adapter', **_settings(base_model, max_steps))
+    config = _config.format(base_model=_as_yaml(base_model, folder), output_dir='adapter', **_settings(base_model, max_steps))
     (folder/'config.yml').write_text(config, encoding='utf-8')
     return dict(train=n['train'], held_out=min(n_held_out, len(lines)), more_held_out=max(0, len(lines)-n_held_out))
 

@@ -6,7 +6,7 @@
 __all__ = ['init', 'demo', 'formats', 'check']
 
 # %% ../nbs/13b_start_commands.ipynb #f32ce27b
-import json, shutil, sys, textwrap
+import json, shlex, shutil, sys, textwrap
 from typing import Annotated, Optional
 import typer
 from .console import ConfigPath, Overrides, command
@@ -29,7 +29,7 @@ def init(directory:Annotated[str, typer.Argument(help='New directory', metavar='
     "Write a starter project, ready to run."
     from segtune.demo import write_starter
     for name,n in write_starter(directory, base_model).items(): say(f'{directory}/data/{name}.jsonl: {n:,} rows')
-    say(f'{directory}/config.yml', *_next.format(directory=directory).splitlines())
+    say(f'{directory}/config.yml', *_next.format(directory=shlex.quote(directory)).splitlines())
 
 # %% ../nbs/13b_start_commands.ipynb #437e2379
 @command('Start', 'segtune demo')

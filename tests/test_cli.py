@@ -409,3 +409,24 @@ def test_a_command_that_is_told_to_stop_says_so_by_its_exit_code(tmp_path):
     p.send_signal(signal.SIGTERM)
     err = p.communicate(timeout=120)[1]
     assert p.returncode == 143 and "stopped by SIGTERM after step" in err
+
+
+# ---- a starter project
+
+def test_a_starter_finds_its_model_from_where_it_lies(tmp_path):
+    "a base model that is named from here is found from there, and the commands that are printed can be pasted"
+    os.symlink(bundled('tiny'), tmp_path/'my model')
+    r = segtune(tmp_path, 'init', 'new one', '--base-model', 'my model')
+    assert r.returncode == 0 and "\n  cd 'new one'\n" in r.stdout
+    assert 'base_model: "../my model"' in (tmp_path/'new one/config.yml').read_text()
+    assert segtune(tmp_path/'new one', 'formats', 'text').returncode == 0
+    from segtune.project import Project
+    assert Project.open(tmp_path/'new one/config.yml').tokenizer.eos == '<|im_end|>'
+
+
+def test_no_starter_in_the_place_of_a_file(tmp_path):
+    (tmp_path/'x').write_text('')
+    r = segtune(tmp_path, 'init', 'x', '--base-model', 'bundled:tiny')
+    assert (r.returncode, r.stderr) == (2, 'x: is a file. Choose a new directory.\n')
+    r = segtune(tmp_path, 'init', 'y', '--base-model', 'bundled:nope')
+    assert r.returncode == 2 and r.stderr.startswith("base_model: 'nope' does not come with segtune.") and not (tmp_path/'y').exists()
