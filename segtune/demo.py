@@ -80,7 +80,8 @@ def write_starter(
     lines = (folder/'data'/'held_out.jsonl').read_text(encoding='utf-8').splitlines(True)
     (folder/'data'/'held_out.jsonl').write_text(''.join(lines[:n_held_out]), encoding='utf-8')
     (folder/'data'/'more_held_out.jsonl').write_text(''.join(lines[n_held_out:]), encoding='utf-8')
-    config = _config.format(base_model=_as_yaml(base_model, folder), output_dir='adapter', **_settings(base_model, max_steps))
+    base = _as_yaml(base_model, folder)
+    config = _config.format(base_model=base, output_dir='adapter', **_settings(base_model, max_steps))
     (folder/'config.yml').write_text(config, encoding='utf-8')
     return dict(train=n['train'], held_out=min(n_held_out, len(lines)), more_held_out=max(0, len(lines)-n_held_out))
 
