@@ -57,6 +57,7 @@ FIXES = {
     "expected name=value": "Write pairs such as betas=(0.9, 0.95),weight_decay=0.1, or a mapping.",
     "⟨key⟩ is missing, got": "Give every segment a text (a string) and a label (true or false, without quotes).",
     "expected ‹a string / true or false›": "Write the text in quotes, and true or false without.",
+    "⟨path⟩ is not JSON": "Correct the file: one JSON object, keys in double quotes, no comma before a closing bracket.",
     "has an empty value between": "Remove one of the two commas.",
     "no such directory": "Check the path; it is looked up beside the config, then from the current directory.",
     "\"segments\" is missing": "Name the field segments, or give the dataset the type that its fields belong to (`segtune formats`).",
@@ -113,7 +114,9 @@ def fix_of(m):
     said = [o.strip(" []‹›") for o in sentences(m.text)[1:] if o.strip(" []‹›")]
     if said: return re.sub(r"^Fix: (\w)", lambda o: o[1].upper(), " ".join(said))
     asked = re.search(r"expected ([^,]+(?:, [^,]+)*?)(?:, got|\.$)", m.text)
-    return f"Give {asked[1]}." if asked else None
+    if asked: return f"Give {asked[1]}."
+    if m.kind == "DataError": return "Correct the place that is named, or leave the row out (on_bad: skip)."
+    return f"Correct {m.field} in the config." if m.field and m.kind == "ConfigError" else None
 
 def in_two(m):
     "What is wrong, and what to do; a message that says the second itself is cut there"
