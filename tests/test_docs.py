@@ -53,7 +53,7 @@ def test_a_name_that_is_a_link_already_is_linked_once():
         def linkify(self, text): return text.replace("`f`", "[`f`](page.html#f)")
     made = docs.linkify("[`f`](own.ipynb) and `f`", Names())
     assert made == "[<code>f</code>](own.ipynb) and [`f`](page.html#f)"
-    assert docs.linkify("[`a --drop b`](own.ipynb)", Names()) == "[<code>a &#45;&#45;drop b</code>](own.ipynb)"   # no dash is made of it
+    assert docs.linkify("[`a --drop b`](own.ipynb)", Names()) == "[<code>a -<!-- -->-drop b</code>](own.ipynb)"   # no dash is made of it
 
 def shown(o):
     from nbdev.showdoc import show_doc
@@ -90,6 +90,13 @@ def test_other_documentation_stays_as_it_is():
 
     from segtune.encoder import Encoder
     assert shown(Encoder) == show_doc(Encoder)._repr_markdown_() and "boundary" in shown(Encoder)
+
+
+def test_a_name_in_a_table_can_be_broken_after_an_underscore(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<td><code>val_set_size</code></td><td>text of <code>val_set_size</code></td>", encoding="utf-8")
+    docs.breakable(tmp_path)
+    assert page.read_text(encoding="utf-8") == "<td><code>val_<wbr>set_<wbr>size</code></td><td>text of <code>val_set_size</code></td>"
 
 
 # ---- the page of error messages

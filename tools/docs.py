@@ -156,7 +156,7 @@ LINKED = re.compile(r"\[`([^`\]]+)`\]\(")     # a name that is a link already
 
 def linkify(text, names):
     "Names in backticks become links, but for those that are links already"
-    text = LINKED.sub(lambda m: f"[<code>{html.escape(m[1]).replace('--', '&#45;&#45;')}</code>](", text)
+    text = LINKED.sub(lambda m: f"[<code>{html.escape(m[1]).replace('--', '-<!-- -->-')}</code>](", text)
     return names.linkify(text)
 
 def add_links(cell):
@@ -261,6 +261,15 @@ def offline(page):
     if new != txt: page.write_text(new, encoding="utf-8")
     return [f"{page.name}: {o}" for o in REMOTE.findall(new)]
 
+KEY = re.compile(r"(<td[^>]*>\s*<code>)(\w+)(?=</code>\s*</td>)")
+
+def breakable(out):
+    "Names in the cells of a table may go on in the next line after an underscore"
+    for page in out.rglob("*.html"):
+        txt = page.read_text(encoding="utf-8")
+        new = KEY.sub(lambda m: m[1] + m[2].replace("_", "_<wbr>"), txt)
+        if new != txt: page.write_text(new, encoding="utf-8")
+
 def symbols(cfg):
     "Every anchor that nbdev's links may name, without the room: `encoder.html#encoder.encode`"
     index = {}
@@ -346,6 +355,7 @@ def site(cfg, out, engine):
         stage(cfg, Path(tmp))
         built = render(Path(tmp), engine)
         settle_anchors(built, symbols(cfg))
+        breakable(built)
         add_playground(cfg, built)
         add_home_row(built)
         live_report.write(cfg.nbs_path, built / "report.html")
