@@ -54,8 +54,23 @@ VARIANTS = [
     dict(mamba_n_heads=None, mamba_num_heads=None, mamba_d_head=None, mamba_head_dim=None)]
 
 
-# what a type's default configuration leaves out, and is what the type is about
-OWN = dict(lfm2=dict(layer_types=["conv", "full_attention"]), gpt_neo=dict(attention_types=[[["global", "local"], 1]]))
+ROPE = dict(rope_type="default", rope_theta=10000.0)
+
+# what a type's default configuration leaves out, or demands beside the rules, and what the type is about
+OWN = dict(
+    lfm2=dict(layer_types=["conv", "full_attention"]), lfm2_moe=dict(layer_types=["conv", "full_attention"]),
+    gpt_neo=dict(attention_types=[[["global", "local"], 1]]), ministral=dict(head_dim=8), hunyuan_v1_dense=dict(head_dim=8),
+    hunyuan_v1_moe=dict(head_dim=8), nemotron=dict(num_key_value_heads=2, head_dim=8), xmod=dict(default_language="en_XX"),
+    reformer=dict(axial_pos_embds=False), zaya=dict(num_experts_per_tok=1),
+    gemma3n_text=dict(layer_types=["sliding_attention", "full_attention"] * 2, num_hidden_layers=4, num_kv_shared_layers=2),
+    deepseek_v2=dict(num_key_value_heads=4, num_experts_per_tok=2, n_group=1, topk_group=1),
+    dots1=dict(n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2, first_k_dense_replace=1),
+    cohere_compass_text=dict(layer_types=["sliding_attention", "full_attention"],
+                             rope_parameters=dict(full_attention=ROPE, sliding_attention=ROPE)),
+    zamba2=dict(attention_hidden_size=64, attention_head_dim=16, mamba_expand=2, n_mamba_heads=8, mamba_headdim=8, kv_channels=8,
+                num_key_value_heads=4, layers_block_type=["linear_attention", "hybrid"], num_mem_blocks=1),
+    qwen4_exp_text=dict(indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=8, indexer_budget=16, indexer_compress_ratio=4,
+                        hc_lowrank=8, ngram_vocab_size_base=64, split_ngram_parts=1))
 
 
 def shrunk(config, variant):
