@@ -344,6 +344,65 @@ def test_a_file_that_is_another_one_where_it_is_read_is_not_read(tmp_path):
     assert read_task(rows) == rows
 
 
+@pytest.fixture
+def server(tmp_path):
+    "A web server that gives parts of files, and can be told not to; what it was asked for"
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+    asked = []
+    class Answer(BaseHTTPRequestHandler):
+        parts = True
+        def do_GET(self):
+            data = (tmp_path/self.path[1:]).read_bytes()
+            asked.append(self.headers.get('Range'))
+            whole, size = not (self.parts and asked[-1]), len(data)
+            first, last = (0, size-1) if whole else map(int, asked[-1].removeprefix('bytes=').split('-'))
+            self.send_response(200 if whole else 206)
+            self.send_header('ETag', f'"{hash(data)}"')
+            self.send_header('Content-Length', str(last+1-first))
+            if not whole: self.send_header('Content-Range', f'bytes {first}-{last}/{size}')
+            self.end_headers()
+            self.wfile.write(data[first:last+1])
+        def log_message(self, *args): pass
+    at = ThreadingHTTPServer(('127.0.0.1', 0), Answer)
+    Thread(target=at.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{at.server_port}', Answer, asked
+    at.shutdown()
+    at.server_close()
+
+
+@pytest.mark.parametrize('file', ['rows.jsonl', 'rows.parquet'])
+@pytest.mark.parametrize('store', ['web', 'memory'])
+def test_a_machine_without_the_copy_reads_from_the_address(tmp_path, kinds_of_files, server, file, store):
+    "the same rows; a file that changed there, or that is not given in parts, is refused, and its rows are sent"
+    import fsspec
+
+    from segtune.data.jobs import encoders_of, read_shards
+    from segtune.data.parts import UnseenFile
+    from segtune.data.tasks import read_task, shard_tasks
+    shutil.copy(kinds_of_files/file, tmp_path/file)
+    (address, answer, asked), memory = server, fsspec.filesystem('memory')
+    memory.pipe(f'/store/{file}', (tmp_path/file).read_bytes())
+    tok, url = make_tokenizer('gpt2'), f'{address}/{file}' if store == 'web' else f'memory://store/{file}'
+    some = [Source(r, find_format('completion', tok)) for r in find_rows(url, max_rows=2400)]
+    encoders = encoders_of(some, tok)
+    tasks, rows = list(shard_tasks(some, encoders)), list(read_shards(some, encoders))
+    assert all(len(o) == 2 for t in tasks for o in t.items)
+    (copy,) = some[0].rows.files
+    copy.unlink()
+    asked.clear()
+    assert [read_task(t).items for t in tasks] == rows
+    if store == 'web':
+        assert asked and all(asked), 'only parts are asked for'
+        answer.parts = False
+        with pytest.raises(UnseenFile): read_task(tasks[0])
+        answer.parts = True
+    changed = (tmp_path/file).read_bytes().replace(b'word', b'WORD')
+    (tmp_path/file).write_bytes(changed)
+    memory.pipe(f'/store/{file}', changed)
+    with pytest.raises(UnseenFile): read_task(tasks[-1])
+
+
 def test_what_a_function_prints_harms_nothing():
     def talk(i):
         print('something')

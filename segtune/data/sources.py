@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 from .files import count_rows, place_name, read_each
 from .kinds import is_data_file, kind_of
-from .parts import FileParts, Reader
+from .parts import FileParts, Origin, Reader, fsspec_state, http_state
 from ..options import SeedOptions
 from .rows import Rows, limit_rows, n_rows, shard_rows, slice_rows
 from ..hints import suggest
@@ -23,10 +23,10 @@ from ..segments import ConfigError, DataError, MissingError, printable
 from .splits import directory_splits, named_files, split_parts
 
 # %% ../../nbs/data/03_sources.ipynb #76089ecd
-def _file_rows(path, ds_type=None, name=None): # of one file
+def _file_rows(path, ds_type=None, name=None, origin=None): # of one file
     kind_of(name or path, ds_type)
     name = name or place_name(path, ds_type)
-    parts = FileParts(path, ds_type, name)
+    parts = FileParts(path, ds_type, name, origin)
     return Rows(name, Reader(partial(read_each, path, ds_type, name), parts), [Path(path)], count=parts.count)
 
 # %% ../../nbs/data/03_sources.ipynb #10324a2f
@@ -102,15 +102,16 @@ def _http(url, to):
         shutil.copyfileobj(answer, f, 1<<20)
         want,got = answer.headers.get('Content-Length'),f.tell()
     if want and int(want)!=got: raise ConnectionError(f'the connection broke after {got:,} of {int(want):,} bytes')
+    return http_state(answer.headers)
 
 @cache
-def _fetch(url): # the local copy
+def _fetch(url): # the local copy, and its `Origin` or None
     from http.client import HTTPException
     from urllib.error import HTTPError
     to,name = _new_file(urlsplit(url).path),public_address(url)
     try:
-        _http(url, to)
-        return to
+        state = _http(url, to)
+        return to, state and Origin(url, state)
     except HTTPError as e: msg = f'the server answers {e.code} {_short(e.reason)}. Check the address.'
     except (OSError, ValueError, HTTPException) as e:
         why = _short(getattr(e, 'reason', None) or e)
@@ -140,19 +141,28 @@ def _fsspec_files(url): # address -> function that gets a local copy
 
 def _fsspec_fetch(fs, path, name):
     to = _new_file(path)
-    try: fs.get_file(path, fspath(to))
+    try:
+        state = fsspec_state(fs, path)
+        fs.get_file(path, fspath(to))
+        same = state and fsspec_state(fs, path)==state
     except Exception as e: raise DataError(f'cannot be fetched ({_why(e)}). Check the address.', source=name) from None
-    return to
+    return to, _origin(fs, path, state) if same else None
 
+def _origin(fs, path, state): # None where the address alone does not lead to the file
+    from fsspec.core import url_to_fs
+    url = fs.unstrip_protocol(path)
+    return Origin(url, state) if url_to_fs(url)==(fs, path) else None
+
+# %% ../../nbs/data/03_sources.ipynb #73027b80
 def _remote(url, ds_type): # rows of each file at an address
     try: scheme = urlsplit(url).scheme
     except ValueError as e: raise ConfigError(f'is no address ({e}). Correct it.', source=public_address(url)) from None
     files = {url:partial(_fetch, url)} if scheme in ('http','https') else _fsspec_files(url)
     out = []
     for o,get in files.items():
-        kind,path = kind_of(urlsplit(o).path, ds_type),get()
+        kind,(path,origin) = kind_of(urlsplit(o).path, ds_type),get()
         shown = place_name(path, kind).replace(printable(fspath(path), ''), public_address(o))
-        out.append(_file_rows(path, kind, shown))
+        out.append(_file_rows(path, kind, shown, origin))
     return out
 
 # %% ../../nbs/data/03_sources.ipynb #ea0ec8fb
