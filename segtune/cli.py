@@ -6,7 +6,7 @@
 __all__ = ['main']
 
 # %% ../nbs/14_cli.ipynb #f5b01a2a
-import os, sys
+import atexit, gc, os, sys
 from .output import say
 from .ready import begin, recall
 from .segments import SegtuneError
@@ -38,6 +38,10 @@ def _run(): # exit code and message
         return e.exit_code, usage_error(e)
 
 # %% ../nbs/14_cli.ipynb #afdae28b
+def _collect_seldom(): # Python's search for garbage, through modules and a vocabulary that stay: a fifth of a short run
+    gc.set_threshold(50_000, 20, 100)
+    atexit.register(gc.freeze) # what is left when the process ends is not searched once more
+
 def _answer(argv): # exit code and message
     if (code := recall(argv)) is not None: return code, ''
     record = begin(argv)
@@ -47,6 +51,7 @@ def _answer(argv): # exit code and message
 
 def main():
     "Run the command line; 0: fine, 1: the run failed, 2: a mistake in the config or data."
+    _collect_seldom()
     for f in (sys.stdout, sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # file names need not be UTF-8
     code,message = _answer(sys.argv[1:])

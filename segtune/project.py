@@ -16,9 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 from .config import Config, DatasetEntry, SourceKeys, load_config, read_config
 from .data.findings import prepare_and_lint, row_findings, stats_of
-from .data.prepared import PreparedData
 from .data.formats import find_format
-from .data.bins import BinPlan, stored_bins
 from .data.cache import code_fingerprint
 from .data.lineage import origins, SourceRow, source_rows
 from .data.prepare import Prepared, held_out_rows, train_val_split
@@ -267,6 +265,7 @@ def report(self:Project,
     n_rows:int=50_000, # Rows to show, from the first
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
+    from segtune.data.prepared import PreparedData
     title = ', '.join(Path(o.path).name for o in self.cfg.datasets)
     data = PreparedData(self.prepared, self.sources, self.tokenizer, o=self.cfg, held=self.held, **self.lint_context)
     held,packing = self.held_sources if self.held else (),self.bins.cards() if self.bins else ()
@@ -346,10 +345,11 @@ def _common_beginnings(project): # the rows to train on, as `group_by_prefix` or
     return [rows[i] for i in order]
 
 @patch(as_prop=True)
-def bins(self:Project)->BinPlan|None: # None: the config does not pack
+def bins(self:Project): # A `BinPlan`; None: the config does not pack
     "The bins of the rows to train on, planned once."
     cfg = self.cfg
     if not cfg.sample_packing: return None
+    from segtune.data.bins import stored_bins
     shuffled = cfg.shuffle_merged_datasets and not cfg.curriculum_sampling
     what = self.prepared.path, self.split[0], cfg.sequence_len*cfg.micro_batch_size, shuffled
     if not (cfg.group_by_prefix and shuffled): return stored_bins(*what)

@@ -113,7 +113,7 @@ def _speller(spec): # a function token -> bytes for this kind of vocabulary
         return lambda t: bytes(chars[c] for c in t) if all(c in chars for c in t) else t.encode()
     fallback = spec['model'].get('byte_fallback')
     def spell(t):
-        if fallback and re.fullmatch('<0x[0-9A-F]{2}>', t): return bytes([int(t[3:5], 16)])
+        if fallback and t[:3]=='<0x' and re.fullmatch('<0x[0-9A-F]{2}>', t): return bytes([int(t[3:5], 16)])
         return t.replace('▁', ' ').encode()
     return spell
 

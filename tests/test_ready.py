@@ -235,6 +235,14 @@ def test_data_found_ready_needs_no_library(project, tmp_path):
     assert loaded(tmp_path, ARGV) == (first.replace('(prepared)', '(found ready)'), '[] 0')
 
 
+UNUSED = ['pandas', 'datasets', 'transformers', 'torch', 'ray', 'segtune.data.prepared', 'segtune.data.bins', 'segtune.data.ray_tasks', 'segtune.look.report', 'segtune.look.page', 'segtune.look.stats']
+
+
+def test_data_is_prepared_without_what_only_other_commands_use(project, tmp_path):
+    out, needed = loaded(tmp_path, ARGV, UNUSED)
+    assert '(prepared)' in out and needed == '[] 0'
+
+
 def test_help_needs_the_command_line_alone(tmp_path):
     out, needed = loaded(tmp_path, ['--help'])
     assert 'preprocess' in out and needed == "['typer', 'segtune.console'] 0"

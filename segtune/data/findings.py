@@ -25,7 +25,7 @@ from .shards import Shard, Source
 from ..options import PrepareOptions, RowOptions, takes
 from ..segments import ConfigError
 from ..storage import read_json, write_json
-from ..look.stats import row_stats
+
 
 # %% ../../nbs/data/07_findings.ipynb #5217035f
 def add_held_out(
@@ -153,6 +153,7 @@ def stats_of(
 ): # A DataFrame, one line per row: tokens, trained, share, source and line
     "Count the tokens of every prepared row."
     import pandas as pd
+    from segtune.look.stats import row_stats
     (source,line),names = origins(p),np.array(p.manifest['sources'], object)
     df = pd.concat([row_stats(b) for b in read_batches(p.path)], ignore_index=True)
     return df.assign(source=names[source], line=line).rename_axis('row')

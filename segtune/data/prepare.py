@@ -26,7 +26,6 @@ from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, tak
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
 from .stamps import FileStamps, check_unchanged
 from ..storage import to_arrow, write_json
-from .ray_tasks import on_ray
 from .tasks import ReadingJob, read_task, shard_tasks
 from .workers import n_workers, packed, pooled
 
@@ -212,6 +211,7 @@ def _made(job, sources, o): # what the job makes of each shard, in order
         raise ConfigError(message, field='dataset_engine')
     if sent is None: return map(job, read_shards(sources, job.encoders))
     tasks = shard_tasks(sources, job.encoders)
+    if away: from segtune.data.ray_tasks import on_ray
     found = on_ray(sent, tasks, read_task) if away else pooled(sent, tasks, workers)
     return (take_notes(job, made) for made in found)
 

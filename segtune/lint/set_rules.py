@@ -111,11 +111,12 @@ def _among(keys, wanted, n=65536): # which keys are in a sorted array? some at a
         out[i:i+n] = wanted[at]==keys[i:i+n]
     return out
 
-def _repeats(keys, rows): # rows that repeat an earlier one, and for each the first row with the same key
-    found = np.sort(keys[rows])
+def _repeats(keys, which): # of the rows that a mask marks: those that repeat an earlier one, and the first of their key
+    found = keys[which]
+    found.sort()
     again = np.unique(found[1:][found[1:]==found[:-1]])
     del found
-    rows = rows[_among(keys, again)[rows]]
+    rows = np.flatnonzero(which & _among(keys, again))
     order = rows[np.argsort(keys[rows], kind='stable')]
     new = np.diff(keys[order], prepend=keys[order][:1]-1)!=0
     first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))] if len(order) else order
@@ -126,7 +127,9 @@ def find_duplicates(
     rows:np.ndarray, # The rows to compare
 )->dict[int,int]: # Row -> the first row with the same key; first rows are left out
     "Rows that repeat an earlier one."
-    return dict(zip(*(o.tolist() for o in _repeats(keys, rows))))
+    which = np.zeros(len(keys), bool)
+    which[rows] = True
+    return dict(zip(*(o.tolist() for o in _repeats(keys, which))))
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #dc8dd5dd
 def _first_of(s, pairs, i): # the place of the first row that row i repeats
@@ -136,7 +139,7 @@ def _first_of(s, pairs, i): # the place of the first row that row i repeats
 @rule('duplicate', 'warning', 'A repeated row weighs double, and where it is held out too, it is no test.',
       'Remove it, unless it is repeated on purpose.', scope='set')
 def _duplicate(s):
-    pairs = rows,first = _repeats(s.whole, np.flatnonzero(s.alive))
+    pairs = rows,first = _repeats(s.whole, s.alive)
     same = (s.lines[rows]>=0) & (s.lines[rows]==s.lines[first]) & (s.files[rows]==s.files[first]) # `repeat` asks for it
     return rows[~same], lambda i: (None, f'the same row as {_first_of(s, pairs, i)}')
 
@@ -145,8 +148,8 @@ def _duplicate(s):
       'Keep the better answer, or say in the prompt what makes the difference.', scope='set')
 def _answers(s):
     asks = s.alive & (s.prompt!=0)
-    asks[_repeats(s.whole, np.flatnonzero(asks))[0]] = False
-    pairs = _repeats(s.prompt, np.flatnonzero(asks))
+    asks[_repeats(s.whole, asks)[0]] = False
+    pairs = _repeats(s.prompt, asks)
     return pairs[0], lambda i: (None, f'the prompt of {_first_of(s, pairs, i)} again, with another answer')
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #bd3fbf7b
