@@ -1,8 +1,11 @@
 "The report: what is packed comes out again, and ten thousand rows can be searched, filtered and read in a browser."
 import base64
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 import tempfile
 import time
 import zlib
@@ -572,6 +575,34 @@ def test_tokens_are_coloured_by_loss(bench, made_bench):
         assert colours != plain and len({*colours[1::2]}) == 1 and len({*colours}) >= same
     assert 'loss base 5.00, loss tuned 0.50' in tokens[1].get_attribute('title') and 'tuned' not in tokens[0].get_attribute('title')
     assert choose(bench, sort='loss')[0] == len(made_bench.rows)
+
+@pytest.fixture(scope='module')
+def trained_page(tmp_path_factory):
+    "A project that was trained a little, and its page with losses, as the commands write it"
+    d = tmp_path_factory.mktemp('trained')
+    def row(i, answer): return dict(segments=[dict(text=f'Question: what is {i}?\nAnswer:', label=False), dict(text=f' {answer}.<|im_end|>', label=True)])
+    (d/'a.jsonl').write_text(''.join(json.dumps(row(i, 'A colour'))+'\n' for i in ('red', 'blue', 'green', 'grey')))
+    (d/'b.jsonl').write_text(json.dumps(row('oak', 'A tree'))+'\n')
+    (d/'c.yml').write_text('base_model: bundled:tiny\nadapter: lora\nlora_target_linear: true\nlearning_rate: 0.02\nmax_steps: 8\nwarmup_steps: 0\nmicro_batch_size: 4\n'
+                           'output_dir: out\ndatasets: [{path: a.jsonl}]\ntest_datasets: [{path: b.jsonl}]\n')
+    for args in (['train', 'c.yml'], ['inspect', 'c.yml', '--html', 'r.html', '--loss']):
+        r = subprocess.run([sys.executable, '-m', 'segtune', *args], cwd=d, capture_output=True, text=True, env={**os.environ, 'HF_HUB_OFFLINE': '1'})
+        assert r.returncode == 0, r.stderr
+    return d/'r.html'
+
+def test_a_trained_project_colours_its_tokens_by_loss_of_base_and_tuned(driver, trained_page):
+    errors(driver)
+    enter(driver, trained_page)
+    assert driver.execute_script('return meta.losses') == ['base', 'tuned'] and driver.execute_script('return N') == 5
+    opened_row(driver, 0)
+    tokens = driver.execute_script("return [0, 1].map(m => Array.from({length: 60}, (_, k) => lossAt(0, m, k)).filter(v => v !== null))")
+    assert len(tokens[0]) == len(tokens[1]) > 2 and sum(tokens[1]) < sum(tokens[0])
+    masked = css(driver, '#shown .sg-tok')[0]
+    assert 'loss' not in masked.get_attribute('title')
+    before = [look(driver, o)['ground'] for o in css(driver, '#shown .sg-tok')]
+    driver.execute_script("const c = document.getElementById('colour'); c.value = 'tuned'; c.dispatchEvent(new Event('change'))")
+    assert [look(driver, o)['ground'] for o in css(driver, '#shown .sg-tok')] != before
+    assert errors(driver) == []
 
 def test_headings_are_in_order(bench):
     levels = bench.execute_script("return [...document.querySelectorAll('h1,h2,h3,h4')].map(e => +e.tagName[1])")
