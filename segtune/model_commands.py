@@ -125,6 +125,16 @@ def _answers(model, tok, prompts, compare_base, how): # [(answer of the base mod
     if compare_base: return [(o.base, o.tuned) for o in compare(model, tok, prompts, **how)]
     return [(None, o) for o in generate(model, tok, prompts, **how)]
 
+def _of_task(model, tok, task): # the same model, answering as for a task; task 0 if none is named
+    from segtune.training.soft_prompts import answer_task, count_tasks
+    if task is None: return model,tok
+    if count_tasks(model)==1:
+        why = 'the model tells no tasks apart; adapter: multitask_prompt_tuning does. Remove it.'
+        raise ConfigError(why, source='--task')
+    if not task<count_tasks(model):
+        raise ConfigError(f'the model was trained on tasks 0 to {count_tasks(model)-1}, got {task}.', source='--task')
+    return answer_task(model, task),tok
+
 def _say_answer(who, answer): say(f'--- {who} ({answer.finish_reason})', answer.text.strip() or '(nothing)')
 
 # %% ../nbs/13d_model_commands.ipynb #305c1a36
@@ -150,13 +160,15 @@ def generate(config:ConfigPath, set:Overrides=None,
     max_new_tokens:Annotated[int, typer.Option(min=1, help='Longest answer, in tokens', metavar='N')]=64,
     temperature:Annotated[float, typer.Option(min=0, help='0 = greedy decoding', metavar='T')]=0.0,
     stop:Annotated[Optional[list[str]], typer.Option(
-        help='Stop string; may be given several times', metavar='TEXT')]=None):
+        help='Stop string; may be given several times', metavar='TEXT')]=None,
+    task:Annotated[Optional[int], typer.Option(
+        min=0, help='multitask_prompt_tuning: answer as for this task, from 0', metavar='N')]=None):
     "Generate with the fine-tuned model."
     if prompt is not None and row:
         raise ConfigError('a prompt comes from --prompt or from --row. Remove one of the two.', source='--prompt')
     project = open_project(config, set)
     prompts = _prompts(project, prompt, row)
-    model,tok = _model(project)
+    model,tok = _of_task(*_model(project), task)
     how = dict(max_new_tokens=max_new_tokens, temperature=temperature, stop=stop or ())
     if is_terminal() and not compare_base: return _stream(model, tok, prompts, how)
     with working('generating'): answers = _answers(model, tok, [i for _,i in prompts], compare_base, how)

@@ -141,6 +141,26 @@ def test_entries_of_datasets_are_the_tasks(tmp_path):
     project.train(log=lambda o: None)
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["num_tasks"] == 2
 
+def test_a_task_is_named_on_the_command_line(tmp_path):
+    "The same prompt, answered as in each task; a model without tasks, and a task that there is not, are refused"
+    import yaml
+    from typer.testing import CliRunner
+
+    from segtune.cli import app
+    from segtune.project import Project
+    for name, answer in (("a", " yes"), ("b", " no")):
+        row = dict(segments=[dict(label=False, text="Is it so?"), dict(label=True, text=answer)])
+        (tmp_path / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    config = dict(base_model="bundled:tiny", datasets=[dict(path="a.jsonl"), dict(path="b.jsonl")], num_virtual_tokens=8, warmup_steps=0, seed=1)
+    for name, more in (("tasks", dict(adapter="multitask_prompt_tuning", max_steps=60, learning_rate=0.05, micro_batch_size=8)), ("lora", dict(adapter="lora", lora_target_linear=True, max_steps=1))):
+        keys = {k: v for k, v in config.items() if k != "num_virtual_tokens" or name == "tasks"}
+        (tmp_path / f"{name}.yml").write_text(yaml.safe_dump(dict(keys, output_dir=name, **more)))
+        Project.open(tmp_path / f"{name}.yml").train(log=lambda o: None)
+    def said(name, *more): return CliRunner().invoke(app, ["generate", str(tmp_path / f"{name}.yml"), "--prompt", "Is it so?", "--max-new-tokens", "1", *more])
+    assert [said("tasks", "--task", o).stdout.split()[-1][0] for o in "01"] == ["y", "n"] and said("tasks").stdout.split()[-1][0] == "y"
+    assert "--task: the model was trained on tasks 0 to 1, got 2" in str(said("tasks", "--task", "2").exception)
+    assert "--task: the model tells no tasks apart" in str(said("lora", "--task", "0").exception)
+
 @pytest.mark.parametrize("more, said", [
     (dict(adapter="prompt_tuning", lora_r=8), "lora_r: says nothing about adapter: prompt_tuning"),
     (dict(adapter="lora", num_virtual_tokens=8), "num_virtual_tokens: says nothing about adapter: lora"),

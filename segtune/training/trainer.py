@@ -19,6 +19,7 @@ from .heldout import heldout_loss
 from .processes import load_whole, shard_on_cpu, trained_weights
 from .interruptions import StopSignals, stopped_early
 from .progress import LiveBar, progress_line, save_curve
+from .notebook import NotebookView, in_notebook
 import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, Trainer, TrainerCallback
@@ -133,23 +134,30 @@ class SegmentTrainer(StepInParts):
 # %% ../../nbs/training/20_trainer.ipynb #7b70ddb7
 class ProgressCallback(TrainerCallback):
     "Says how far a run is."
-    def __init__(self, trainer, log): self.trainer,self.log,self.bar = trainer,log,None
+    def __init__(self, trainer, log): self.trainer,self.log,self.bar,self.view = trainer,log,None,None
     def on_train_begin(self, args, state, control, **kwargs):
         self.start,self.first = time.time(),state.global_step
-        self.bar = LiveBar(state.max_steps, state.global_step) if state.is_world_process_zero else None
+        if not state.is_world_process_zero: return
+        if self.log is print and in_notebook(): self.view = NotebookView(state.max_steps)
+        else: self.bar = LiveBar(state.max_steps, state.global_step)
     def on_train_end(self, args, state, control, **kwargs): self.close()
     def close(self):
         if self.bar: self.bar.close()
+        if self.view: self.view.show() # without the speed: the same run leaves the same output
     def seconds(self): return time.time()-self.start-self.trainer.measuring
     def on_step_end(self, args, state, control, **kwargs):
         loss,self.trainer.step_loss = self.trainer.step_loss,0.0
         counts,seconds = (self.trainer.n_tokens, self.trainer.n_trained),max(self.seconds(), 1e-9)
         lr = self.trainer._get_learning_rate()
         if self.bar: self.bar.step(state.global_step, loss, lr, tuple(n/seconds for n in counts))
+        if self.view: self.view.step(self.line(dict(loss=loss, learning_rate=lr, epoch=state.epoch or 0), state))
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not {'loss','eval_loss'} & set(logs): return
+        if self.view: self.view.log(state.log_history, self.line(logs, state))
+        else: self.log(self.line(logs, state))
+    def line(self, logs, state): # of progress
         done,counts = state.global_step-self.first,(self.trainer.n_tokens, self.trainer.n_trained)
-        self.log(progress_line(logs, state.global_step, state.max_steps, self.seconds(), done, *counts))
+        return progress_line(logs, state.global_step, state.max_steps, self.seconds(), done, *counts)
 
 # %% ../../nbs/training/20_trainer.ipynb #79921d9a
 def _told_to_stop(trainer, stop): # the same answer in all processes
