@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .console import ConfigPath, Overrides, command, finding_lines, open_project, tell_prepared
+from .console import ConfigPath, Overrides, command, finding_lines, open_project, tell_prepared, working
 from .output import has_color, say, show, write
 from .ready import current, note_inputs, note_prepared
 from .segments import ConfigError
@@ -115,7 +115,7 @@ def _print_found(project, found, only, diff, table, losses=None):
     if lines := [f'{o.severity} {o.rule}: {o.message}' for o in project.findings(found)]: write(lines)
 
 # %% ../nbs/13c_data_commands.ipynb #def5670c
-def _scored(project, adapter): # a function that takes rows and gives each model's losses of them
+def _scored(project, adapter, masked=True): # a function that takes rows and gives each model's losses of them
     from segtune.training.load import load_adapter
     from segtune.training.losses import token_losses
     from segtune.training.model import load_base
@@ -124,31 +124,40 @@ def _scored(project, adapter): # a function that takes rows and gives each model
     base = cfg.base_model if Path(cfg.base_model).is_dir() else None
     if adapter or Path(where, 'adapter_config.json').exists():
         model,_ = load_adapter(where, base)
-        def both(rows):
-            with model.disable_adapter(): first = token_losses(model, rows, masked=True)
-            return dict(base=first, tuned=token_losses(model, rows, masked=True))
+        def both(rows, done=None):
+            after = done and (lambda n: done(len(rows)+n))
+            with model.disable_adapter(): first = token_losses(model, rows, masked=masked, done=done)
+            return dict(base=first, tuned=token_losses(model, rows, masked=masked, done=after))
         return both
     model = load_base(cfg.base_model, trust_remote_code=cfg.trust_remote_code)
-    def base_only(rows):
+    def base_only(rows, done=None):
         highest = max((max(r['input_ids']) for r in rows if r['input_ids']), default=0)
         check_fits(model.config, highest, 0, rows=model.get_input_embeddings().weight.shape[0])
-        return dict(base=token_losses(model, rows, masked=True))
+        return dict(base=token_losses(model, rows, masked=masked, done=done))
     return base_only
 
+# %% ../nbs/13c_data_commands.ipynb #e619bb32
 def _losses(project, found, adapter): # for each row `{model: losses}`
-    from segtune.console import working
     rows = [dict(input_ids=o.row.ids.tolist(), labels=o.row.labels.tolist()) for o in found]
     with working('loading the model'): score = _scored(project, adapter)
     with working('measuring'): by_model = score(rows)
     return [dict(zip(by_model, o)) for o in zip(*by_model.values())]
+
+def _page_losses(project, adapter): # takes the rows of a page, and gives each model's losses of their trained tokens
+    from segtune.training.generate import progress
+    with working('loading the model'): score = _scored(project, adapter, masked=False)
+    n_models = 2 if adapter or Path(project.cfg.output_dir, 'adapter_config.json').exists() else 1
+    def measured(rows):
+        with progress('measuring rows', n_models*len(rows)) as done: return score(rows, done)
+    return measured
 
 # %% ../nbs/13c_data_commands.ipynb #2000ba4c
 def _one_of(flag, value, known): # a `ConfigError` that names the flag
     if value is None or value in known: return
     raise ConfigError(f'expected {", ".join(known[:-1])} or {known[-1]}, got {value!r}.', source=flag)
 
-def _print_report(project, path, n_rows): # where it is, as a link that a terminal opens
-    file = project.report(path, n_rows)
+def _print_report(project, path, n_rows, losses=None): # where it is, as a link that a terminal opens
+    file = project.report(path, n_rows, losses)
     n = [o['rows'] for o in project.prepared.lint['rules']]
     found = f'{len(n):,} lint rule{"s"*(len(n)!=1)} triggered' if n else 'no findings'
     say(f'{file}: {project.prepared.count.rows:,} rows, {found}', Path(file).resolve().as_uri())
@@ -189,7 +198,7 @@ def inspect(config:ConfigPath, set:Overrides=None,
     if diff and (loss or adapter): raise ConfigError('--diff compares tokens. Remove one of the two.', source='--loss')
     project = open_project(config, set)
     if stats: _print_stats(project)
-    if html: _print_report(project, html, html_rows)
+    if html: _print_report(project, html, html_rows, _page_losses(project, adapter) if loss or adapter else None)
     if (stats or html) and not row and not random and grep is None: return
     found = project.rows_at(_wanted(row, random, seed, grep))
     losses = _losses(project, found, adapter) if found and (loss or adapter) else [None]*len(found)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 import numpy as np
@@ -18,7 +19,7 @@ from .config import Config, DatasetEntry, SourceKeys, load_config, read_config
 from .data.findings import prepare_and_lint, row_findings, stats_of
 from .data.formats import find_format
 from .data.cache import code_fingerprint
-from .data.lineage import origins, SourceRow, source_rows
+from .data.lineage import origins, read_batches, SourceRow, source_rows
 from .data.prepare import Prepared, held_out_rows, train_val_split
 from .data.shards import Source
 from .formats.base import formats
@@ -259,17 +260,24 @@ def check_split(self:Project):
     held_out_rows(*self._drawn())
 
 # %% ../nbs/11_project.ipynb #7add97ff
+def _page_rows(project, n): # of the training rows, then of those of a validation set of its own, the first n
+    def first(p): return islice((b.row(i) for b in read_batches(p.path) for i in range(len(b.rows))), n)
+    both = [o for p in (project.prepared, project.held) if p for o in first(p)]
+    return [dict(input_ids=o.ids.tolist(), labels=o.labels.tolist()) for o in both]
+
 @patch
 def report(self:Project,
     path:str|PathLike, # File to write, such as `report.html`
     n_rows:int=50_000, # Rows to show, from the first
+    losses:Callable|None=None, # Takes prepared rows as dicts; gives, for each model's name, the losses of their tokens
 )->Path: # The file
     "Write rows, statistics and findings as one HTML page."
     from segtune.data.prepared import PreparedData
     title = ', '.join(Path(o.path).name for o in self.cfg.datasets)
     data = PreparedData(self.prepared, self.sources, self.tokenizer, o=self.cfg, held=self.held, **self.lint_context)
     held,packing = self.held_sources if self.held else (),self.bins.cards() if self.bins else ()
-    return data.report(path, n_rows, title, held_sources=held, packing=packing)
+    found = losses(_page_rows(self, n_rows)) if losses else None
+    return data.report(path, n_rows, title, losses=found, held_sources=held, packing=packing)
 
 @patch
 def findings(self:Project, found:SourceRow)->list:
