@@ -165,7 +165,7 @@ def _tokenizer_check(project, texts):
         return Check(name, False, f'AutoTokenizer gives other tokens for {visible(text[:40])!r}')
     return Check(name, True, f'equal to AutoTokenizer on {len(texts):,} texts')
 
-# %% ../nbs/11b_certificate.ipynb #f0679801
+# %% ../nbs/11b_certificate.ipynb #12f89c96
 def _same_run(project, settings): # why the run is not this project's, or None
     from segtune.training.batches import count_rows
     if settings.get('tokenizer')!=project.tokenizer.fingerprint(): return 'trained with another tokenizer'
@@ -182,9 +182,13 @@ def _weights_problem(folder): # why the weights cannot be read, or None
         except Exception as e: return f'{f.name} cannot be read ({type(e).__name__})'
         if not finite: return f'{f.name} holds numbers that are not finite'
 
+# %% ../nbs/11b_certificate.ipynb #f0679801
 def _run_checks(project):
     folder = Path(project.cfg.output_dir)
     run = read_json(folder/'run.json')
+    if run is None and (folder/'run.json').exists():
+        said = 'run.json is damaged, so it is not known what was trained'
+        return [Check('training', False, said), Check('training step', False, said)]
     if run is None: return [Check('training', None, 'not trained yet'), Check('training step', None, 'not trained yet')]
     result,rung = run.get('result') or {},(run.get('result') or {}).get('rung')
     why = None if run.get('finished') else 'the run is not finished'

@@ -15,7 +15,11 @@ from .data_commands import stop_on_findings
 from .output import is_first, is_terminal, say, write
 from .segments import ConfigError, printable
 
-# %% ../nbs/13d_model_commands.ipynb #7d2ba7e6
+# %% ../nbs/13d_model_commands.ipynb #d8258602
+def _check_folder(file, flag): # of a file that will be written after minutes of work
+    if file is None or Path(file).absolute().parent.is_dir(): return
+    raise ConfigError(f'no such directory: {os.path.dirname(file)!r}.', source=flag)
+
 def _train(project, resume, overwrite): # a `TrainResult`
     with working('loading the model') as loaded:
         def log(line):
@@ -29,15 +33,20 @@ def _train_grid(project, points, resume, overwrite):
     say(f'\n{grid_table(lines).to_string(index=False)}')
     say(f'\nrun by run, with a table and a picture (grid.csv, grid.svg): {project.cfg.output_dir}')
 
+# %% ../nbs/13d_model_commands.ipynb #7d2ba7e6
 @command('Train', 'segtune train config.yml --resume')
 def train(config:ConfigPath, set:Overrides=None,
     resume:Annotated[bool, typer.Option('--resume', help='Resume from the latest complete checkpoint')]=False,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Remove an earlier run in output_dir')]=False):
     "Train an adapter on the prepared data."
+    if resume and overwrite:
+        raise ConfigError('removes the run that --resume would go on with. Give one of the two.', source='--overwrite')
     from segtune.grid import grid_points
+    from segtune.project import open_config
     if not is_first(): sys.stdout = open(os.devnull, 'w')
     points = grid_points(set or [])
     project = open_project(config, points[0])
+    for p in points[1:]: open_config(config, p) # a wrong value shows before any row is read
     tell_prepared(project)
     stop_on_findings(project)
     if len(points)>1: return _train_grid(project, points, resume, overwrite)
@@ -81,8 +90,7 @@ def evaluate(config:ConfigPath, set:Overrides=None,
         help='Write the answers and losses of each row to this file, as JSONL', metavar='FILE')]=None,
     as_json:Annotated[bool, typer.Option('--json', help='Machine-readable output')]=False):
     "Measure the fine-tuned model on the held-out rows, against its base."
-    if predictions and not Path(predictions).absolute().parent.is_dir():
-        raise ConfigError(f'no such directory: {os.path.dirname(predictions)!r}.', source='--predictions')
+    _check_folder(predictions, '--predictions')
     project = open_project(config, set)
     e,tok = _evaluation(project, answers, config)
     if predictions: e.write_predictions(predictions, tok)
@@ -101,6 +109,7 @@ def verify(config:ConfigPath, set:Overrides=None,
     out:Annotated[Optional[str], typer.Option(
         '-o', '--out', help='Write the card as SVG to this file', metavar='FILE')]=None):
     "Certify data and adapter: laws, tokenizer, prompts, EOS, overlap; exit code 1 if one is broken."
+    _check_folder(out, '--out')
     project = open_project(config, set)
     card = _card(project)
     if as_json: print(json.dumps(card.as_json(), ensure_ascii=False, indent=1))

@@ -46,7 +46,7 @@ def is_terminal(
 )->bool:
     "Does a person read this stream?"
     stream = file or sys.stdout
-    return stream.isatty() and os.environ.get('TERM')!='dumb'
+    return stream is not None and stream.isatty() and os.environ.get('TERM')!='dumb' # None: it was closed
 
 def has_color(
     file=None, # A stream; None: standard output

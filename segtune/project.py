@@ -132,8 +132,12 @@ class OpenConfig:
     @cached_property
     def tokenizer(self)->FastTokenizer:
         "The tokenizer, with the special tokens and tokens of the config."
-        cfg = self.cfg
-        return load_tokenizer(cfg.tokenizer_config or cfg.base_model, cfg.special_tokens, cfg.tokens)
+        cfg,where = self.cfg,'tokenizer_config' if self.cfg.tokenizer_config else 'base_model'
+        with self.located():
+            try: return load_tokenizer(getattr(cfg, where), cfg.special_tokens, cfg.tokens)
+            except ConfigError as e:
+                if e.field!='base_model': raise
+                raise ConfigError(e.message, source=e.source, field=where) from e.__cause__
 
 # %% ../nbs/11_project.ipynb #b4eadce0
 def _config_path(cfg, at, field): # path of the key that an error calls by its last name

@@ -158,3 +158,50 @@ def test_a_packed_file_that_says_nothing_of_it(place):
     import gzip
     (place/'d.jsonl').write_bytes(gzip.compress((json.dumps(row)+'\n').encode()))
     assert told(head+entry).startswith('d.jsonl: is packed, and its name does not say so. Name it d.jsonl.gz.')
+
+
+def test_a_wrong_tokenizer_is_named_by_its_key(place):
+    assert told(head+entry+'tokenizer_config: nowhere\n').startswith("config.yml:5 tokenizer_config: 'nowhere' is no directory")
+    assert told('base_model: nowhere\n'+entry).startswith("config.yml:1 base_model: 'nowhere' is no directory")
+
+
+def test_a_closed_terminal_is_none(monkeypatch):
+    import sys
+
+    from segtune.output import is_terminal, say
+    monkeypatch.setattr(sys, 'stdout', None)
+    assert is_terminal() is False and say('nobody reads this') is None
+
+
+def test_a_wrong_value_of_a_grid_shows_before_any_row_is_read(place):
+    from typer.testing import CliRunner
+
+    from segtune import cli
+    (place/'config.yml').write_text(head+entry)
+    r = CliRunner().invoke(cli.app, ['train', 'config.yml', '--set', 'lora_r=4,x', '--set', 'adapter=lora'])
+    assert str(r.exception).startswith("--set lora_r: expected an integer, got 'x'.") and not (place/'last_run_prepared').exists()
+
+
+@pytest.mark.parametrize('args, wanted', [
+    (['train', 'config.yml', '--resume', '--overwrite'], '--overwrite: removes the run that --resume would go on with.'),
+    (['verify', 'config.yml', '-o', 'no/x.svg'], "--out: no such directory: 'no'."),
+    (['evaluate', 'config.yml', '--predictions', 'no/x.jsonl'], "--predictions: no such directory: 'no'.")])
+def test_what_cannot_be_done_is_said_before_the_work(place, args, wanted):
+    from typer.testing import CliRunner
+
+    from segtune import cli
+    (place/'config.yml').write_text(head+entry)
+    assert str(CliRunner().invoke(cli.app, args).exception).startswith(wanted) and not (place/'last_run_prepared').exists()
+
+
+def test_damaged_files_of_an_adapter_are_named(place):
+    from segtune.certificate import certify
+    from segtune.training.load import load_adapter
+    (place/'out').mkdir()
+    (place/'out/adapter_config.json').write_text('{"base_model_name_or_path": "bundled:tiny", "peft_type": "LORA"}')
+    (place/'out/adapter_model.safetensors').write_text('half')
+    with pytest.raises(SegtuneError, match=r'^out/adapter_model\.safetensors: cannot be read \(.*\)\. Copy the file again'): load_adapter('out')
+    (place/'out/run.json').write_text('{')
+    (place/'config.yml').write_text(head+entry+'output_dir: out\n')
+    states = {c.name: c.state for c in certify(Project.open('config.yml')).checks}
+    assert states['training'] == states['training step'] == 'BROKEN'

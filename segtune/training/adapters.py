@@ -38,7 +38,7 @@ def adapt(
     try:
         with quiet(): return _without_card(make(model, new_tokens, tok, n_tasks, o))
     except SegtuneError: raise
-    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, NotImplementedError) as e:
+    except Exception as e: # of peft, or of the library that reads its weights
         field = 'lora_model_dir' if o.lora_model_dir else 'adapter'
         raise ConfigError(f'peft cannot make this adapter ({library_error(e)}).', field=field) from e
 

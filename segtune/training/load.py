@@ -31,6 +31,7 @@ def load_adapter(
     own = read_adapter_config(d) if (d/'adapter_config.json').exists() else None
     if own is None and not (d/'config.json').exists():
         raise RunError('holds no adapter and no model. Run segtune train first.', source=os.fspath(path))
+    if own: _check_readable(d)
     base,record = base_of(d, own, base_model),read_record(d)
     if own: options = dict(dict(overrides_of_model_config=record.get('overrides_of_model_config')), **options)
     tok,model = load_tokenizer(_tokenizer_dir(d, base)),load_base(base, **options)
@@ -40,6 +41,15 @@ def load_adapter(
     return model.eval(),tok
 
 # %% ../../nbs/training/21a_load.ipynb #f215ba2f
+def _check_readable(d): # half of a file that was copied, for instance
+    from safetensors import safe_open
+    for file in sorted(d.glob('*.safetensors')):
+        try:
+            with safe_open(file, 'np'): pass
+        except Exception as e:
+            why = f'cannot be read ({" ".join(str(e).split())[:200]}). Copy the file again, or train again.'
+            raise RunError(why, source=os.fspath(file)) from e
+
 def base_of(
     d:Path, # Directory of an adapter, or of a whole model
     own:dict|None, # What `adapter_config.json` says; None for a whole model
