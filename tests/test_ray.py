@@ -98,7 +98,7 @@ def short_tmp():
 def test_kills_of_a_run_and_of_its_ray_leave_nothing(tmp_path, short_tmp):
     "14 times kill -9 at a random moment: of the run, of its driver, or of any process of the Ray that it started"
     pytest.importorskip('ray')
-    d, draw, env = slow_project(tmp_path, 3000), random.Random(3), dict(TMPDIR=str(short_tmp))
+    d, draw, env = slow_project(tmp_path, 3000), random.Random(3), dict(TMPDIR=str(short_tmp), RAY_ADDRESS='local')
     key, = os.listdir(d/'near')
     began = time.time()
     assert start(d, 'far', **env).wait(timeout=120) == 0
@@ -112,6 +112,7 @@ def test_kills_of_a_run_and_of_its_ray_leave_nothing(tmp_path, short_tmp):
         kill(draw.choice(victims))
         _, said = run.communicate(timeout=150)
         until(lambda gone=victims: not any(map(alive, gone)))
+        print('killed', flush=True)
         assert 'Traceback' not in said, said
         seen = {o for o in os.listdir(d/'far') if not o.startswith('.')} if (d/'far').exists() else set()
         assert seen <= {key} and (run.returncode != 0 or seen), said
@@ -189,10 +190,10 @@ def test_a_cluster_loses_workers_and_machines_and_the_bytes_are_the_same(tmp_pat
             print('whole after 4 kills', flush=True)
 
 
-@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_error(tmp_path):
     pytest.importorskip('ray')
     d = project(tmp_path, 50)
-    run = preprocess(d, '--engine', 'ray', RAY_ADDRESS='127.0.0.1:1', RAY_gcs_rpc_server_reconnect_timeout_s='1')
-    assert run.returncode in (1, 2) and 'Traceback' not in run.stderr, run.stderr
+    run = preprocess(d, '--engine', 'ray', RAY_ADDRESS='127.0.0.1:1')
+    assert run.returncode == 2 and 'Traceback' not in run.stderr, run.stderr
+    assert 'the Ray cluster at 127.0.0.1:1 does not answer' in run.stderr
     assert os.listdir(d/'last_run_prepared') == []

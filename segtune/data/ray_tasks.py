@@ -6,7 +6,7 @@
 __all__ = ['ray_task', 'ray_folder', 'drive', 'on_ray']
 
 # %% ../../nbs/data/04d_ray.ipynb #5b300004
-import errno, os, pickle, shutil, signal, subprocess, sys, tempfile
+import errno, os, pickle, shutil, signal, socket, subprocess, sys, tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -109,18 +109,25 @@ def _import_ray():
         raise MissingError(message, field='dataset_engine') from None
     return ray
 
+# %% ../../nbs/data/04d_ray.ipynb #bdaafe4b
+def _answers(address): # does somebody listen there?
+    host,_,port = address.rpartition('://')[2].rpartition(':')
+    if not port.isdigit(): return True
+    try: socket.create_connection((host.strip('[]'), int(port)), timeout=5).close()
+    except OSError: return False
+    return True
+
 def _address(ray): # of the cluster that this process, the environment, or `ray start` names; None: there is none
     if ray.is_initialized(): return ray.get_runtime_context().gcs_address
-    if os.environ.get('RAY_ADDRESS'): return os.environ['RAY_ADDRESS']
-    current = Path(tempfile.gettempdir())/'ray'/'ray_current_cluster'
-    return 'auto' if current.exists() else None
+    if named := os.environ.get('RAY_ADDRESS'): return None if named=='local' else named
+    try: begun = (Path(os.environ.get('RAY_TMPDIR') or tempfile.gettempdir())/'ray'/'ray_current_cluster').read_text()
+    except OSError: return None
+    return begun.strip() if _answers(begun.strip()) else None
 
 def _connect(ray, address, folder):
     quiet = dict(logging_level='ERROR', log_to_driver=False)
     try:
-        if address=='auto': # it may have ended without a word
-            try: return ray.init(address=address, **quiet)
-            except Exception: address = None
+        if address and not _answers(address): raise ConnectionError('nobody listens there')
         if address: ray.init(address=address, **quiet)
         else: ray.init(address='local', include_dashboard=False, _temp_dir=os.fspath(folder), **quiet)
     except Exception as e:
