@@ -12,6 +12,10 @@ import numpy as np
 from .segments import Segment
 
 # %% ../nbs/02b_encoded.ipynb #bec5e874
+def _tokens(o): return f'{len(o.ids):,} tokens, {int((np.asarray(o.labels)!=-100).sum()):,} trained'
+
+def _cut(text, n=60): return text if len(text)<=n else text[:n-1]+'…'
+
 class EncodedRow(NamedTuple):
     "One row's tokens."
     ids:np.ndarray # int32, length T
@@ -21,6 +25,7 @@ class EncodedRow(NamedTuple):
 
     @property
     def text(self)->str: return ''.join(s.text for s in self.segments)
+    def __repr__(self): return f'EncodedRow({_tokens(self)}: {_cut(self.text)!r})'
 
 class EncodedBatch(NamedTuple):
     "The tokens of many rows, flat."
@@ -33,6 +38,7 @@ class EncodedBatch(NamedTuple):
     marks:np.ndarray|None=None # int8, one per token, with `spans`: 1 a call of the tokenizer began, 2 read literally
     pieces:list|None=None # Each row's pieces: where the encoder cut it; None for a row that was tokens before
 
+    def __repr__(self): return f'EncodedBatch({len(self.starts)-1:,} rows, {_tokens(self)})'
     @property
     def lengths(self)->np.ndarray: return np.diff(self.starts)
     def row(self,
