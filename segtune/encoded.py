@@ -27,6 +27,7 @@ class EncodedRow(NamedTuple):
     def text(self)->str: return ''.join(s.text for s in self.segments)
     def __repr__(self): return f'EncodedRow({_tokens(self)}: {_cut(self.text)!r})'
 
+# %% ../nbs/02b_encoded.ipynb #2be00004
 class EncodedBatch(NamedTuple):
     "The tokens of many rows, flat."
     ids:np.ndarray # int32, all rows behind one another
