@@ -3,6 +3,7 @@
     python benchmarks/prepare.py                    20,000 rows of 4 segments, two tokenizers; minutes
     python benchmarks/prepare.py --rows 2000        a quick look
     python benchmarks/prepare.py --growth           segtune alone on 10,000, 100,000 and 1,000,000 rows
+    python benchmarks/prepare.py --start            the published row 500 times: cold, found ready, and the help
     python benchmarks/prepare.py --write            also put the tables into RESULTS.md
 
 Each measurement is a process of its own, from its start to its end, and the best of three: CPU seconds of all its threads and
@@ -176,6 +177,43 @@ def grow(name, sizes, folder):
     return f'### Growth: {NAMES[name]}, fastokens\n\n'+table(['rows', 'CPU s', 'wall s', 'CPU µs a row', 'peak MB'], rows)
 
 
+PUBLISHED = dict(segments=[dict(label=True, text='<s>Hello\n'), dict(label=True, text='hi there!. '),
+                           dict(label=False, text='goodbye '), dict(label=True, text='farewell</s>')])
+CONFIG = """base_model: bundled:mistral-v0.1
+datasets:
+  - path: output.jsonl
+    type: input_output
+val_set_size: 0.1
+sequence_len: 896
+seed: 49
+special_tokens: {bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>"}
+"""
+
+
+def spent(folder, *argv):
+    "CPU and wall seconds of one command"
+    start = time.perf_counter()
+    p = subprocess.Popen([sys.executable, '-m', 'segtune', *argv], cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+    if p.returncode: raise SystemExit(f'segtune {" ".join(argv)} failed')
+    return used.ru_utime+used.ru_stime, time.perf_counter()-start
+
+
+def start_up(folder, times):
+    "The published example, as a person meets it: the best and the middle of several runs"
+    (folder/'output.jsonl').write_text((json.dumps(PUBLISHED)+'\n')*500)
+    (folder/'config.yml').write_text(CONFIG)
+    debug, runs = ('preprocess', 'config.yml', '--debug'), {}
+    spent(folder, *debug) # Python compiles the modules, unless the environment forbids it
+    for _ in range(times):
+        shutil.rmtree(folder/'last_run_prepared')
+        for what, argv in {'cold': debug, 'found ready': debug, 'segtune --help': ('--help',)}.items(): runs.setdefault(what, []).append(spent(folder, *argv))
+    rows = [(k, f'{min(o)[0]:.2f}', f'{sorted(o)[len(o)//2][0]:.2f}', f'{min(w for _, w in o):.2f}') for k, o in runs.items()]
+    compiled = 'not compiled before' if sys.dont_write_bytecode else 'compiled before, as pip leaves them'
+    return f'`segtune preprocess config.yml --debug`, {times} runs of each in turn; modules {compiled}.\n\n'+table(['', 'CPU s, best', 'median', 'wall s, best'], rows)
+
+
 def put(title, text):
     "Replace a section of RESULTS.md, or add it"
     old = RESULTS.read_text(encoding='utf-8')
@@ -190,6 +228,7 @@ def main():
     p.add_argument('--times', type=int, default=3, help='runs of each, of which the best counts (default: 3)')
     p.add_argument('--tokenizer', choices=NAMES, action='append', help='default: both')
     p.add_argument('--growth', action='store_true', help='measure growth in place of the comparison')
+    p.add_argument('--start', action='store_true', help='measure the 500 rows of the published example in place of the comparison')
     p.add_argument('--sizes', type=int, nargs='+', default=[10_000, 100_000, 1_000_000], help='rows for --growth')
     p.add_argument('--write', action='store_true', help='put the tables into RESULTS.md')
     p.add_argument('--one', nargs=4, metavar=('KIND', 'ROWS', 'TOKENIZER', 'OUT'), help=argparse.SUPPRESS)
@@ -201,11 +240,14 @@ def main():
     folder = Path(tempfile.mkdtemp())
     try:
         names = a.tokenizer or list(NAMES)
-        parts = [grow(names[0], a.sizes, folder)] if a.growth else [compare(o, a.rows, a.times, folder) for o in names]
+        if a.start: parts = [start_up(folder, max(a.times, 7))]
+        elif a.growth: parts = [grow(names[0], a.sizes, folder)]
+        else: parts = [compare(o, a.rows, a.times, folder) for o in names]
     finally: shutil.rmtree(folder)
     when = f'{time.strftime("%Y-%m-%d")}, {platform.machine()}, {os.cpu_count()} cores shared with other work, so that ratios say more than seconds.'
-    title = 'Preparing a growing file' if a.growth else 'Preparing rows'
-    text = '\n\n'.join([f'Made by `benchmarks/prepare.py{" --growth" if a.growth else ""}` on {when}', *parts])
+    title = 'Preparing a growing file' if a.growth else 'Preparing 500 rows' if a.start else 'Preparing rows'
+    asked = ' --growth' if a.growth else ' --start' if a.start else ''
+    text = '\n\n'.join([f'Made by `benchmarks/prepare.py{asked}` on {when}', *parts])
     print(text)
     if a.write: put(title, text)
 

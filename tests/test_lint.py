@@ -365,6 +365,31 @@ def test_spaces_of_axolotls_own_types_are_one_warning_and_others_an_error():
         assert report['severities'][level] == 1
 
 
+def test_comparing_rows_takes_little_more_than_what_is_kept_of_them():
+    "at its peak, with nothing held out and with a tenth held out; a list of numbers would take more for itself alone"
+    import tracemalloc
+
+    from segtune.lint.rules import apply_rule
+    from segtune.lint.rules import rules as known
+    from segtune.lint.set_rules import RowIndex
+    n, rng = 200_000, np.random.default_rng(0)
+    def peak(held):
+        seen = RowIndex()
+        seen.names, seen.notes = {'a.jsonl': 0}, ()
+        tracemalloc.start()
+        for i in range(0, n, 1000):
+            keys = [rng.integers(1, 2**62, 1000) for _ in range(3)]
+            seen.runs.append((np.zeros(1, np.int64), np.array([1000])))
+            seen._take([(*keys, rng.random(1000).astype(np.float32), np.arange(i, i+1000, dtype=np.int32))])
+        seen.hold_out(RowIndex(), held)
+        for r in known.values():
+            if r.scope == 'set': apply_rule(r, seen, 3)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most/n
+    assert peak(np.arange(0)) < 75 and peak(np.arange(n//10)) < 85
+
+
 @pytest.mark.parametrize('boundary', boundaries)
 def test_no_fix_names_a_setting_that_is_made(boundary):
     rows = [[Segment('<s>Hello ', False), Segment('there', True, fresh=True), Segment(' and\nso', False), Segment('on', True)],
