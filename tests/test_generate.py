@@ -339,6 +339,14 @@ def test_predictions_that_cannot_be_written_are_said(loaded, encoder, rows, tmp_
     with pytest.raises(RunError, match="cannot be written"): e.write_predictions(tmp_path / "no" / "p.jsonl", loaded[1])
     assert not (tmp_path / "no").exists()
 
+def test_a_full_disk_leaves_no_half_of_the_predictions(loaded, encoder, rows, tmp_path, monkeypatch):
+    from segtune.training import evaluate as e
+    found = e.evaluate(loaded[0], prepared(encoder, rows), None)
+    def full(*args): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(e, "_predicted", full)
+    with pytest.raises(RunError, match="No space left on device"): found.write_predictions(tmp_path / "p.jsonl", loaded[1])
+    assert list(tmp_path.iterdir()) == []
+
 def test_what_is_missing_for_rouge_is_said_before_the_work(loaded, encoder, rows, monkeypatch):
     from segtune.training import evaluate as page
     from segtune.training import packages

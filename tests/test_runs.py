@@ -648,3 +648,64 @@ def test_bf16_is_honoured_on_a_cpu_that_multiplies_in_it(base, prepared, tmp_pat
     assert auto.losses == plain.losses and low.losses != plain.losses
     assert low.losses == pytest.approx(plain.losses, rel=2e-2) and low.rung != "plain"
     assert not any("float32" in o for o in said)
+
+
+# ---- what is handed on
+
+def test_trackers_are_told_what_is_logged(base, prepared, tmp_path, monkeypatch):
+    "`report_to` reaches the Trainer: each tracker sees the losses, and none is told anything without it"
+    from transformers import TrainerCallback
+    from transformers.integrations import integration_utils
+    seen = {}
+    def tracker(name):
+        class Recorder(TrainerCallback):
+            def on_log(self, args, state, control, logs=None, **kwargs): seen.setdefault(name, []).append(logs)
+        return Recorder
+    for name in ("tensorboard", "wandb"): monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, name, tracker(name))
+    result, _ = run(base, prepared, tmp_path / "one", max_steps=3, report_to=["tensorboard", "wandb"], eval_set=prepared)
+    assert seen.keys() == {"tensorboard", "wandb"}
+    for logs in seen.values():
+        assert [o["loss"] for o in logs if "loss" in o] == result.losses and [o["eval_loss"] for o in logs if "eval_loss" in o] == result.eval_losses
+    seen.clear()
+    run(base, prepared, tmp_path / "two", max_steps=1)
+    assert seen == {}
+
+def test_a_tracker_that_is_not_installed_is_one_sentence(base, prepared, tmp_path, monkeypatch):
+    from transformers import TrainerCallback
+    from transformers.integrations import integration_utils
+
+    from segtune.segments import MissingError
+    class Absent(TrainerCallback):
+        def __init__(self): raise RuntimeError("WandbCallback requires wandb to be installed. Run `pip install wandb`.")
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Absent)
+    with pytest.raises(MissingError, match=r"report_to: wandb cannot be used \(.*pip install wandb") as e: run(base, prepared, tmp_path, report_to="wandb")
+    assert e.value.exit_code == 2
+
+@pytest.mark.parametrize("more,bits", [(dict(adapter="qlora", load_in_4bit=True), 4), (dict(adapter="lora", load_in_8bit=True), 8)])
+def test_quantized_weights_are_asked_for_as_qlora_does(base, tmp_path, monkeypatch, more, bits):
+    "what transformers is handed, without the package and the GPU that would do it"
+    from segtune.options import ModelOptions
+    from segtune.training import model
+    seen = {}
+    class Handed(ConfigError): "passes through the messages about models"
+    def from_pretrained(path, **how):
+        seen.update(how)
+        raise Handed("handed on")
+    monkeypatch.setattr(model, "need_packages", lambda *args: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *args: True)
+    monkeypatch.setattr(model.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    given = {k: v for k, v in more.items() if k in ModelOptions.model_fields}
+    with pytest.raises(Handed): model.load_base(base, **given)
+    q = seen["quantization_config"]
+    assert (q.load_in_4bit, q.load_in_8bit) == (bits == 4, bits == 8)
+    if bits == 4: assert (q.bnb_4bit_quant_type, q.bnb_4bit_use_double_quant, q.bnb_4bit_compute_dtype) == ("nf4", True, torch.bfloat16)
+
+def test_what_quantized_weights_need_is_said_before_they_are_loaded(base, prepared, tmp_path, monkeypatch):
+    from segtune.segments import MissingError
+    from segtune.training import packages
+    from segtune.training.model import quantization
+    with pytest.raises(ConfigError, match=r"load_in_4bit: needs a CUDA GPU.*Set load_in_4bit: false"): run(base, prepared, tmp_path, adapter="qlora", load_in_4bit=True)
+    monkeypatch.setattr(packages, "find_spec", lambda o: None if o == "bitsandbytes" else object())
+    with pytest.raises(MissingError, match="bitsandbytes is not installed.*Run: pip install bitsandbytes") as e: quantization(load_in_4bit=True, gpu=True)
+    assert e.value.exit_code == 2

@@ -245,7 +245,9 @@ def write_predictions(self:Evaluation,
         with open(part, 'w', encoding='utf-8') as f:
             for i in range(len(self.places)): f.write(json.dumps(_predicted(self, tok, i), ensure_ascii=False)+'\n')
         os.replace(part, path)
-    except OSError as e: raise RunError(f'cannot be written ({e.strerror or e}).', source=os.fspath(path)) from e
+    except OSError as e:
+        if os.path.isfile(part): os.unlink(part)
+        raise RunError(f'cannot be written ({e.strerror or e}).', source=os.fspath(path)) from e
     return os.fspath(path)
 
 # %% ../../nbs/training/23_evaluate.ipynb #f3866927
