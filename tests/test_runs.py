@@ -707,5 +707,5 @@ def test_what_quantized_weights_need_is_said_before_they_are_loaded(base, prepar
     from segtune.training.model import quantization
     with pytest.raises(ConfigError, match=r"load_in_4bit: needs a CUDA GPU.*Set load_in_4bit: false"): run(base, prepared, tmp_path, adapter="qlora", load_in_4bit=True)
     monkeypatch.setattr(packages, "find_spec", lambda o: None if o == "bitsandbytes" else object())
-    with pytest.raises(MissingError, match="bitsandbytes is not installed.*Run: pip install bitsandbytes") as e: quantization(load_in_4bit=True, gpu=True)
+    with pytest.raises(MissingError, match=r"bitsandbytes is not installed.*Run: pip install bitsandbytes") as e: quantization(load_in_4bit=True, gpu=True)
     assert e.value.exit_code == 2
