@@ -140,21 +140,22 @@ class OpenConfig:
                 raise ConfigError(e.message, source=e.source, field=where) from e.__cause__
 
 # %% ../nbs/11_project.ipynb #b4eadce0
-def _config_path(cfg, at, field): # path of the key that an error calls by its last name
-    entry = getattr(cfg, at[0])[at[1]] if at else None
+def _config_path(cfg, entry, field): # path of the key that an error calls by its last name
     whole = getattr(entry, field, None) is None and getattr(cfg, field, None) is not None
-    return (*field.split('.'),) if entry is None or whole else (*at, field or 'path')
+    if entry is None or whole: return tuple(field.split('.'))
+    known = ((k, i) for k in ('datasets','test_datasets') for i,e in enumerate(getattr(cfg, k) or []) if e is entry)
+    return (*next(known, ()), field or 'path')
 
 @patch
 @contextmanager
 def located(self:OpenConfig,
-    *at, # The dataset entry that is being read: `'datasets', 0`; nothing: none
+    entry:DatasetEntry|None=None, # The one that is being read
 ):
     "Give a mistake that only names a key its place in the file."
     try: yield
     except ConfigError as e:
         if e.source is not None or self.overrides is None: raise
-        path = _config_path(self.cfg, at, e.field)
+        path = _config_path(self.cfg, entry, e.field)
         lines = read_config(self.path, self.overrides).lines
         line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
         where = dict(source=line) if line=='--set' else dict(source=self.path, row=line)
@@ -207,9 +208,8 @@ def read_entries(self:Inputs,
 )->list[Source]: # One for each file
     "The sources that dataset entries name, with as many rows as their weights say."
     cfg,rows,fmts = self.cfg,[],[]
-    key = 'datasets' if entries is cfg.datasets else 'test_datasets'
-    for i,e in enumerate(entries):
-        with self.located(key, i):
+    for e in entries:
+        with self.located(e):
             fmts.append(self.entry_format(e))
             rows.append(_entry_rows(e, cfg.seed))
     rows = mix_rows(rows, [e.weight for e in entries], cfg.mixing_strategy, cfg.seed)
@@ -262,6 +262,29 @@ def _drawn(self:Project): # arguments of `train_val_split`
 def check_split(self:Project):
     "Raise a `ConfigError` if `val_set_size` leaves no rows to train on."
     held_out_rows(*self._drawn())
+
+# %% ../nbs/11_project.ipynb #5b200040
+def _common_beginnings(project): # the rows to train on, as `group_by_prefix` orders them
+    from segtune.data.lineage import read_batches
+    from segtune.training.orders import PrefixOrder
+    cfg,rows = project.cfg,project.split[0]
+    ids = [r.astype(np.int32) for b in read_batches(project.prepared.path) for r in np.split(b.ids, b.starts[1:-1])]
+    seed = cfg.seed if cfg.data_seed is None else cfg.data_seed
+    order = PrefixOrder([ids[i] for i in rows], seed, cfg.micro_batch_size).order(0)
+    return [rows[i] for i in order]
+
+@patch(as_prop=True)
+def bins(self:Project): # A `BinPlan`; None: the config does not pack
+    "The bins of the rows to train on, planned once."
+    cfg = self.cfg
+    if not cfg.sample_packing: return None
+    from segtune.data.bins import stored_bins
+    shuffled = cfg.shuffle_merged_datasets and not cfg.curriculum_sampling
+    what = self.prepared.path, self.split[0], cfg.sequence_len*cfg.micro_batch_size, shuffled
+    if not (cfg.group_by_prefix and shuffled): return stored_bins(*what)
+    code = code_fingerprint(('training.orders','training.trie'))
+    decides = dict(seed=cfg.seed, data_seed=cfg.data_seed, n_block=cfg.micro_batch_size, order_code=code)
+    return stored_bins(*what, order=lambda: _common_beginnings(self), **decides)
 
 # %% ../nbs/11_project.ipynb #7add97ff
 def _page_rows(project, n): # of the training rows, then of those of a validation set of its own, the first n
@@ -345,26 +368,3 @@ def train(self:Project,
         raise ConfigError(f'no such directory: {last!r}.', source=self.path, field='resume_from_checkpoint')
     rows,held = self.rows()
     return run(cfg.base_model, rows, eval_set=held, resume=resume, overwrite=overwrite, log=log, o=cfg)
-
-# %% ../nbs/11_project.ipynb #5b200040
-def _common_beginnings(project): # the rows to train on, as `group_by_prefix` orders them
-    from segtune.data.lineage import read_batches
-    from segtune.training.orders import PrefixOrder
-    cfg,rows = project.cfg,project.split[0]
-    ids = [r.astype(np.int32) for b in read_batches(project.prepared.path) for r in np.split(b.ids, b.starts[1:-1])]
-    seed = cfg.seed if cfg.data_seed is None else cfg.data_seed
-    order = PrefixOrder([ids[i] for i in rows], seed, cfg.micro_batch_size).order(0)
-    return [rows[i] for i in order]
-
-@patch(as_prop=True)
-def bins(self:Project): # A `BinPlan`; None: the config does not pack
-    "The bins of the rows to train on, planned once."
-    cfg = self.cfg
-    if not cfg.sample_packing: return None
-    from segtune.data.bins import stored_bins
-    shuffled = cfg.shuffle_merged_datasets and not cfg.curriculum_sampling
-    what = self.prepared.path, self.split[0], cfg.sequence_len*cfg.micro_batch_size, shuffled
-    if not (cfg.group_by_prefix and shuffled): return stored_bins(*what)
-    code = code_fingerprint(('training.orders','training.trie'))
-    decides = dict(seed=cfg.seed, data_seed=cfg.data_seed, n_block=cfg.micro_batch_size, order_code=code)
-    return stored_bins(*what, order=lambda: _common_beginnings(self), **decides)
