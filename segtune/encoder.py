@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from fastcore.basics import patch
 from .encoded import EncodedBatch, EncodedRow, Windows, select_tokens, split_windows
-from .fast import FlatEncoder
+from .fast import FlatEncoder, load_fast, spaced_encoder
 from .pieces import Boundary, Piece, find_boundary
 from .segments import Segment
 from .tokenizer import as_tokenizer
@@ -20,12 +20,21 @@ from .tokenizer_file import named_faults
 # %% ../nbs/03_encoder.ipynb #5e617e24
 _flat_encoders = WeakKeyDictionary() # tokenizer -> {form: FlatEncoder}
 
+def _no_spans(text): return ()
+
+def _shared_forms(tok, prefix, special, loaded): # how the fast library is loaded once for both forms
+    def load(backend):
+        if special not in loaded: loaded[special] = load_fast(tok.variant(False, special))
+        return spaced_encoder(loaded[special], tok.cut_special if special else _no_spans) if prefix else loaded[special]
+    return dict(load=load, way='spaced' if prefix else '', is_loaded=lambda: special in loaded)
+
 def _flat_encoder(tok, prefix, special): # the one for this form of the tokenizer
     prefix = prefix and tok.adds_prefix_space
     known = _flat_encoders.setdefault(tok, {})
     if (prefix,special) not in known:
         spelled = None if tok.is_lossy else lambda: tok.token_bytes
-        known[prefix,special] = FlatEncoder(tok.variant(prefix, special), spelled, prefix)
+        how = _shared_forms(tok, prefix, special, known.setdefault('loaded', {})) if tok.prefix_is_space else {}
+        known[prefix,special] = FlatEncoder(tok.variant(prefix, special), spelled, prefix, **how)
     return known[prefix,special]
 
 def _encode_texts(tok, prefix, special, texts, spans): # (flat ids, tokens of each text, offsets in it or None)
@@ -53,18 +62,24 @@ def _encode_unique(tok, texts, spans): # {(prefix, special): texts} -> their ids
 def _nothing(spans): return np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0,2), np.int64) if spans else None
 
 # %% ../nbs/03_encoder.ipynb #282560e7
+def _numbered(pieces): # ({(prefix, special): its texts}, the number of each piece's text among all of them)
+    texts,which = {},[]
+    for text,_,special,prefix,*_ in pieces:
+        known = texts.get((prefix,special))
+        if known is None: known = texts[prefix,special] = {}
+        which.append((known, known.setdefault(text, len(known))))
+    before = dict(zip(map(id, texts.values()), accumulate(map(len, texts.values()), initial=0)))
+    return texts, np.fromiter((before[id(known)]+i for known,i in which), np.int64, len(which))
+
 def encode_pieces(
     tok, # A `FastTokenizer`
     pieces:list[Piece], # In order
     spans:bool=False, # Also say which characters each token covers?
 )->tuple: # All ids (int32); tokens of each piece; T x 2 characters of the row, or None
     "Encode pieces, each text once."
-    texts = {}
-    for p in pieces: texts.setdefault((p.prefix,p.special), {}).setdefault(p.text)
-    places = {form:i for i,form in enumerate((form,t) for form in texts for t in texts[form])}
+    texts,which = _numbered(pieces)
     ids,n,offsets = _encode_unique(tok, texts, spans)
-    which = np.array([places[(p.prefix,p.special),p.text] for p in pieces], np.int64)
-    if len(places)==len(pieces) and (which==np.arange(len(which))).all(): sizes,at = n,slice(None)
+    if len(n)==len(which) and (which==np.arange(len(which))).all(): sizes,at = n,slice(None)
     else: sizes,at = _repeated(which, n)
     if not spans: return ids[at], sizes, None
     return ids[at], sizes, offsets[at] + np.repeat([p.start for p in pieces], sizes).astype(np.int64)[:,None]

@@ -142,8 +142,9 @@ def _ready(tok): # (pattern of safe cuts, added tokens, those after which a text
         found = [pattern for inside,pattern,*sides in _cuts if not moved and _apart(tok, inside, *sides)]
         texts = [t['content'] for t in added]
         odd = moved or any(t['rstrip'] or t['lstrip'] or t['single_word'] for t in added)
+        later = {t['normalized'] for t in added}=={True,False} or tok.spec['normalizer'] # those normalized come second
         def alone(t): # can no other token overlap it, or hold it?
-            inner = re.fullmatch(r'<[^<>\s]+>', t['content']) and not t['normalized']
+            inner = re.fullmatch(r'<[^<>\s]+>', t['content']) and not (t['normalized'] and later)
             return inner and not any(re.search('[<>]', u) and not re.fullmatch('<[^<>]*>', u) for u in texts)
         clear = () if odd else tuple(t['content'] for t in added if alone(t))
         tok._safe = re.compile('|'.join(found) or '(?!)'),tuple(texts),clear

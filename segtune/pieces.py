@@ -9,7 +9,8 @@ __all__ = ['boundaries', 'Piece', 'one_label', 'continued_pieces', 'Boundary', '
 # %% ../nbs/02c_pieces.ipynb #6258c855
 from collections.abc import Iterable
 from importlib import import_module
-from itertools import groupby, repeat
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
@@ -32,25 +33,24 @@ def one_label(
     return merge_segments(s._replace(label=False, fresh=False) for s in segments)
 
 # %% ../nbs/02c_pieces.ipynb #bd86926d
-def _special_ends(tok, segments): # for every segment the special tokens that end in it, in its own characters
-    out = [] # one may begin before its segment
-    for special,run in groupby(segments, lambda s: s.special):
-        run = list(run)
-        cuts,k,at = tok.cut_special(''.join(s.text for s in run)) if special else [],0,0
-        for s in run:
-            n = k
-            while k<len(cuts) and cuts[k][1]<=at+len(s.text): k += 1
-            out.append([(a-at, b-at) for a,b in cuts[n:k]])
-            at += len(s.text)
+_label_of,_special_of = attrgetter('label'),attrgetter('special')
+
+def _special_spans(tok, segments): # the special tokens of a row, in its characters
+    out,at = [],0
+    for special,run in groupby(segments, _special_of):
+        text = ''.join([s.text for s in run])
+        if special: out += [(a+at, b+at) for a,b in tok.cut_special(text)]
+        at += len(text)
     return out
 
-def _forms(text, ends, fresh): # ([(text, prefix)], whether what follows begins afresh)
-    after = bool(ends) and ends[-1][1]==len(text)
-    if fresh or not ends: return [(text, fresh)], after
-    at = ends[0][0] if ends[0][0]>=0 else ends[0][1]
-    return [o for o in ((text[:at], False), (text[at:], True)) if o[0]], after
-
 # %% ../nbs/02c_pieces.ipynb #e2cd408f
+def _uncut(segments, start): # pieces of a tokenizer that invents nothing
+    out = []
+    for text,label,special,_,_ in segments:
+        out.append(Piece(text, label, special, True, start))
+        start += len(text)
+    return out
+
 def continued_pieces(
     tok, # A `FastTokenizer`
     segments:list[Segment], # Each of them is encoded by itself
@@ -58,12 +58,18 @@ def continued_pieces(
     fresh:bool=True, # Does the tokenizer begin a new text here?
 )->list[Piece]: # In order
     "Pieces of segments that continue one another."
-    out = []
-    for s,ends in zip(segments, _special_ends(tok, segments) if tok.adds_prefix_space else repeat(None)):
-        forms,fresh = ([(s.text, True)], False) if ends is None else _forms(s.text, ends, fresh or bool(s.fresh))
-        for text,prefix in forms:
-            out.append(Piece(text, s.label, s.special, prefix, start))
-            start += len(text)
+    if not tok.adds_prefix_space: return _uncut(segments, start)
+    out,at,k,found = [],0,0,_special_spans(tok, segments)
+    for text,label,special,_,anew in segments:
+        first,end = k,at+len(text)
+        while k<len(found) and found[k][1]<=end: k += 1
+        if fresh or anew or first==k: out.append(Piece(text, label, special, bool(fresh or anew), start+at))
+        else:
+            a,b = found[first]
+            cut = (a if a>=at else b)-at # one that began in the segment before is over at `b`
+            if cut: out.append(Piece(text[:cut], label, special, False, start+at))
+            if text[cut:]: out.append(Piece(text[cut:], label, special, True, start+at+cut))
+        fresh,at = first<k and found[k-1][1]==end, end
     return out
 
 # %% ../nbs/02c_pieces.ipynb #cb79ffc8
@@ -105,7 +111,7 @@ def labels(self:Boundary,
     spans:np.ndarray|None, # tokens x 2: characters within the row, where they were asked for
 )->np.ndarray: # One bool per token
     "Which tokens are trained."
-    return np.repeat(np.array([p.label for p in pieces], bool), n)
+    return np.repeat(np.fromiter(map(_label_of, pieces), bool, len(pieces)), n)
 
 @patch
 def kept(self:Boundary,

@@ -4,6 +4,7 @@ import json
 import pytest
 from conftest import make_tokenizer, tokenizer_names
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_laws import texts
 
 from segtune.models import bundled
@@ -110,3 +111,42 @@ def test_an_added_token_of_another_type_is_refused_or_read_as_the_library_reads_
     spec['added_tokens'][0][field] = value
     (tmp_path/'tokenizer.json').write_text(json.dumps(spec))
     with pytest.raises(TokenizerError, match=r'tokenizer\.json'): load_tokenizer(tmp_path)
+
+
+def plain_tokens(texts, normalized=False):
+    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=normalized, special=True)
+    return [dict(flags, id=9000+i, content=t) for i, t in enumerate(dict.fromkeys(texts))]
+
+
+bits = ['<', 'a', 'ab', '<s', '>', 's>', 'b<', ' ', 'é', '東', '</', '|']
+
+
+@settings(max_examples=300, deadline=None)
+@given(names=st.lists(st.lists(st.sampled_from(bits), min_size=1, max_size=4).map(''.join), min_size=1, max_size=6), parts=st.lists(st.sampled_from(bits), max_size=14), data=st.data())
+def test_special_tokens_are_cut_where_the_library_cuts(names, parts, data):
+    "also where one is the beginning of another, or two overlap"
+    from segtune.tokenizer import FastTokenizer, _library_cutter
+    text, added = ''.join([*parts, *data.draw(st.lists(st.sampled_from(names), max_size=3))]), plain_tokens(names)
+    tok = FastTokenizer({**make_tokenizer('metaspace-always').spec, 'added_tokens': added})
+    assert tok.cut_special(text) == [tuple(o) for o in _library_cutter(added)(text)]
+
+
+def test_tokens_that_look_at_their_neighbours_are_cut_by_the_library():
+    from segtune.tokenizer import FastTokenizer
+    spec = make_tokenizer('metaspace-always').spec
+    strips, word = plain_tokens(['<t>']), plain_tokens(['word'])
+    strips[0]['rstrip'] = word[0]['single_word'] = True
+    assert FastTokenizer({**spec, 'added_tokens': strips}).cut_special('a<t>  b') == [(1, 6)]
+    assert FastTokenizer({**spec, 'added_tokens': word}).cut_special('a word, words') == [(2, 6)]
+    assert FastTokenizer({**spec, 'added_tokens': plain_tokens(['<t>'])+plain_tokens(['t'], True)}).cut_special('t<t>') == [(0, 1), (1, 4)]
+
+
+def test_a_vocabulary_is_spelled_token_by_token():
+    "all at once, as it would be one by one"
+    from segtune.tokenizer import _spell
+    for name in tokenizer_names:
+        tok = make_tokenizer(name)
+        vocab = tok.backend.get_vocab(with_added_tokens=True)
+        added = {i: t.content.encode() for i, t in tok.backend.get_added_tokens_decoder().items()}
+        assert len(tok.token_bytes) == 1+max(vocab.values())
+        for t, i in list(vocab.items())[::7]: assert tok.token_bytes[i] == (added[i] if i in added else _spell(tok.spec, [t])[0])

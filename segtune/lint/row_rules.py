@@ -8,7 +8,7 @@ __all__ = ['control_tokens']
 # %% ../../nbs/lint/01_row_rules.ipynb #ed2d2138
 import re
 import numpy as np
-import segtune.lint.edges # noqa: F401 (gives a batch its `edges`)
+import segtune.lint.edges, segtune.lint.texts # noqa: F401 (give a batch its edges and its joined text)
 from fastcore.basics import patch
 from ..laws import RowText
 from .rules import LintBatch, rule
@@ -86,6 +86,13 @@ def control_tokens(
     return {t:i for t,i in added.items() if t in tok.names.values() or _turns.search(t)}
 
 # %% ../../nbs/lint/01_row_rules.ipynb #547dff2a
+def _may_quote(f): # rows with a special token of a data field, or one that neither begins nor ends its segment
+    s,at = f.segments,f.special_places
+    control = np.isin(f.context.cuts, list(control_tokens(f.encoder.tok)))
+    k = np.searchsorted(s.start, at.start, 'right')-1
+    inner = (at.start>s.start[k]) & ~((at.end==s.start[k]+s.size[k]) & control[at.kind])
+    return set(s.row[k[s.special[k] & (inner | s.data[k])]].tolist())
+
 def _quoted(f, i, pattern): # (start, end) of a control token that the template did not set
     at,cuts,segments = 0,f.context.cuts,f.batch.rows[i]
     written = any(s.data for s in segments) # by a format
@@ -97,18 +104,20 @@ def _quoted(f, i, pattern): # (start, end) of a control token that the template 
             if s.data or inside: return at+m.start(), at+m.end()
         at += len(s.text)
 
+# %% ../../nbs/lint/01_row_rules.ipynb #547dff2c
 @rule('special-text', 'warning',
       'In the middle of a sentence it is most likely quoted, but the model reads it as the control token.',
       'Set special_in_data: literal, or cut the text there and set "special": false on the part that quotes it.')
 def _special_text(f):
+    if not (maybe := _may_quote(f)): return [], None
     texts = control_tokens(f.encoder.tok)
     control,known = np.isin(f.ids, list(texts.values())),f.context.id_tables
     line = known.ends_line[f.ids] # a cheap first look: no control token and no newline beside it, inside its row
     inner = np.flatnonzero(control[1:-1] & ~(control | line)[:-2] & ~(control | line & known.blank[f.ids])[2:])+1
     inner = inner[(inner>f.starts[f.row_of[inner]]) & (inner<f.starts[f.row_of[inner]+1]-1)]
     pattern = re.compile('|'.join(map(re.escape, sorted(texts, key=len, reverse=True))) or '(?!)')
-    written = [i for i,r in enumerate(f.batch.rows) if any(s.data for s in r)]
-    places = {i:span for i in {*f.row_of[inner].tolist(), *written} if (span := _quoted(f, i, pattern))}
+    written = np.unique(f.segments.row[f.segments.data]).tolist()
+    places = {i:span for i in maybe & {*f.row_of[inner].tolist(), *written} if (span := _quoted(f, i, pattern))}
     def explain(i):
         segment,text = f.excerpt(i, *places[i])
         return segment, f'a special token in running text: {text}'
@@ -128,18 +137,35 @@ def _halved(f): # {row: (start, end)} of special tokens that are cut in two
     if not f.context.cuts: return {}
     pattern,firsts = re.compile('|'.join(map(re.escape, f.context.cuts))),{o[0] for o in f.context.cuts}
     width,out = max(map(len, f.context.cuts)),{}
-    for e in f.edges:
+    for e in f.edges(_may_halve(f)):
         start = max(0, e.at-width+1)
-        if not e.cut or firsts.isdisjoint(f.texts[e.row][start:e.at]): continue
+        if firsts.isdisjoint(f.texts[e.row][start:e.at]): continue
         for m in pattern.finditer(f.texts[e.row], start, e.at+width):
             if m.start()<e.at<m.end(): out[e.row] = m.span()
     return out
+
+# %% ../../nbs/lint/01_row_rules.ipynb #4d36a393
+def _may_fake(f): # rows with such a text
+    t,cuts = f.all_texts,frozenset(f.context.cuts)
+    at = [m.start() for m in _looks.finditer(t.joined) if m[0] not in cuts]
+    rows = set((np.searchsorted(t.starts, at, 'right')-1).tolist())
+    if '<s>' not in cuts: rows.update(i for i,o in enumerate(f.texts) if o.startswith('<s>'))
+    if '</s>' not in cuts: rows.update(i for i,o in enumerate(f.texts) if o.endswith('</s>'))
+    return sorted(rows)
+
+def _may_halve(f): # edges inside the text of a special token, one bool each
+    t,at = f.edge_table,f.special_places
+    begins = np.searchsorted(t.place, at.start, 'right')
+    ends = np.maximum(begins, np.searchsorted(t.place, at.end))
+    n = len(t.place)+1
+    depth = np.bincount(begins, minlength=n)-np.bincount(ends, minlength=n)
+    return t.cut & (np.cumsum(depth)[:-1]>0)
 
 @rule('fake-special', 'warning',
       'It looks like a special token but is spelled with several ordinary ones, so it means nothing to the model.',
       'Write the special tokens of this tokenizer, or add the text under `tokens:` and train the embeddings.')
 def _fake_special(f):
-    places = {i:spans[0] for i,t in enumerate(f.texts) if ('<' in t and (spans := _fakes(f, i)))} | _halved(f)
+    places = {i:spans[0] for i in _may_fake(f) if (spans := _fakes(f, i))} | _halved(f)
     def explain(i):
         segment,text = f.excerpt(i, *places[i])
         return segment, f'not a single token of this vocabulary: {text}'

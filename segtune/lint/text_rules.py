@@ -8,6 +8,7 @@ __all__ = ['unknown_token', 'normalized']
 # %% ../../nbs/lint/01a_text_rules.ipynb #73a1212d
 import re, unicodedata
 import numpy as np
+import segtune.lint.texts # noqa: F401 (gives a batch its joined text)
 from fastcore.basics import patch
 from .edges import normalizer_kinds
 from .rules import LintBatch, rule
@@ -61,17 +62,19 @@ def _normalised(f):
     return [i for i,t in enumerate(f.texts) if normalized(tok, t)!=t], explain
 
 # %% ../../nbs/lint/01a_text_rules.ipynb #92f81205
-_odd = dict(
-    crlf=re.compile('\r'),
-    broken=re.compile(
+_damaged = [chr(o) for o in range(0x7f, 0xa0)]
+_odd = dict( # what to look for, and the characters of which one is in it
+    crlf=(re.compile('\r'), '\r'),
+    broken=(re.compile(
         '[\0\ufffd]|[ÂÃ][\x80-\xbf]|'
         'â(?:\x80[\x80-\xbf]|€[\u0152\u0153\u017d\u02dc\u2018-\u203a\u2122¦\x9d])|ð(?:Ÿ|\x9f)|[\x7f-\x9f]'),
-    invisible=re.compile('[\u200b\u2060\ufeff]|(?<=[A-Za-z0-9])[\u200c\u200d]|[\u200c\u200d](?=[A-Za-z0-9])'))
+        ['\0', '\ufffd', *'ÂÃâð', *_damaged]),
+    invisible=(re.compile('[\u200b\u2060\ufeff]|(?<=[A-Za-z0-9])[\u200c\u200d]|[\u200c\u200d](?=[A-Za-z0-9])'),
+               '\u200b\u2060\ufeff\u200c\u200d'))
 
 def _explain_text(f, kind, what): # what a rule returns that finds places in the text
-    pattern,plain = _odd[kind],re.compile('[\0\r\x7f]')
-    maybe = [(i,t) for i,t in enumerate(f.texts) if not t.isascii() or plain.search(t)]
-    places = {i:m for i,t in maybe if (m := pattern.search(t))}
+    pattern,chars = _odd[kind]
+    places = {i:m for i in f.rows_with(chars) if (m := pattern.search(f.texts[i]))}
     def explain(i):
         segment,text = f.excerpt(i, *places[i].span())
         return segment, f'{what(places[i][0])}: {text}'
