@@ -113,8 +113,9 @@ def first_difference(
 
 # %% ../nbs/02a_fast.ipynb #3eaa7b33
 def _proof_path(backend, way=''): # where the proof for this tokenizer and these libraries is kept
-    what = [backend.to_str(), version('fastokens'), version('tokenizers'), len(_corners), *([way] if way else ())]
-    return cache_dir()/'fast'/f'{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]}.json'
+    what = hashlib.sha256(backend.to_str().encode())
+    what.update(json.dumps([version('fastokens'), version('tokenizers'), len(_corners), way]).encode())
+    return cache_dir()/'fast'/f'{what.hexdigest()[:32]}.json'
 
 def _remember(path, differs):
     with suppress(OSError): # without the memory it is proved again next time

@@ -132,7 +132,7 @@ def _apart(tok, inside, lefts, rights): # is a text always cut between such a le
     if any(re.search(inside, t['content'].replace('▁', ' ')) for t in spec['added_tokens']): return False
     if all(x[1]+y[1]==z[1] for x,y,z in both): return True
     if not spec['model'].get('byte_fallback') or spec['pre_tokenizer']: return False # unknown characters may join
-    return not re.search(inside, '▁'.join(o.decode(errors='replace') for o in tok.token_bytes))
+    return not re.search(inside, '▁'.encode().join(tok.token_bytes).decode(errors='replace'))
 
 # %% ../nbs/04_laws.ipynb #275f4864
 def _ready(tok): # (pattern of safe cuts, added tokens, those after which a text surely begins anew), made once

@@ -39,7 +39,8 @@ def _special_spans(tok, segments): # the special tokens of a row, in its charact
     out,at = [],0
     for special,run in groupby(segments, _special_of):
         text = ''.join([s.text for s in run])
-        if special: out += [(a+at, b+at) for a,b in tok.cut_special(text)]
+        found = tok.cut_special(text) if special else []
+        out += [(a+at, b+at) for a,b in found] if at else found
         at += len(text)
     return out
 

@@ -231,20 +231,35 @@ def _harmless(f, e): # does a server's text have a cut here too?
         if begins_anew(tok, text, e.at) and not (new_space and tok.prefix_after_special=='none'): return True
     return not new_space and is_safe_cut(tok, text, e.at)
 
+# %% ../../nbs/lint/00a_edges.ipynb #8ada3e51
 def _after_clear(f): # edges that are harmless because of the token before them, one bool each
     t,tok = f.edge_table,f.encoder.tok
     if not f.context.clear: return np.zeros(len(t.left), bool)
     sure = f.after_special(f.context.clear) & t.segments.special[t.left] & t.segments.special[t.right]
     return sure & ~t.anew if tok.adds_prefix_space and tok.prefix_after_special=='none' else sure
 
+def _surely_safe(f): # edges at a safe cut, one bool each
+    t,tok,codes = f.edge_table,f.encoder.tok,f.all_texts.codes
+    inner = np.flatnonzero(t.place-f.all_texts.starts[t.row]>1) # three characters of one row
+    if tok.adds_prefix_space: inner = inner[~t.anew[inner]]
+    if tok.prefix_after_special!='none': # no special token ends with this character
+        inner = inner[~np.isin(codes[t.place[inner]-1], [ord(o[-1]) for o in f.context.cuts if o])]
+    around = np.stack([codes[t.place[inner]+k] for k in (-2,-1,0)], axis=1)
+    kinds,which = np.unique(around, axis=0, return_inverse=True)
+    safe = np.array([is_safe_cut(tok, ''.join(map(chr, o)), 2) for o in kinds], bool)
+    out = np.zeros(len(t.left), bool)
+    out[inner] = safe[which.ravel()]
+    return out
+
 def _rows_to_check(f): # rows with an edge to trained text behind a cut that a server's text may not have
     t = f.edge_table
     last = np.full(len(f.n), -1)
     np.maximum.at(last, t.row[t.opens], t.place[t.opens])
     rows = set(t.row[t.opens & ~t.cut].tolist())
-    asked = f.edges(t.cut & (t.place<last[t.row]) & ~_after_clear(f))
+    asked = f.edges(t.cut & (t.place<last[t.row]) & ~_after_clear(f) & ~_surely_safe(f))
     return rows | {e.row for e in asked if e.row not in rows and not _harmless(f, e)}
 
+# %% ../../nbs/lint/00a_edges.ipynb #8ada3e52
 def _walls(f, text, places, fresh): # the safe cuts next to some places, with the text's ends
     tok,out = f.encoder.tok,{0, len(text)}
     for p in places:

@@ -39,18 +39,25 @@ def _no_bos(f):
     return some[f.ids[f.starts[some]]!=bos], explain
 
 # %% ../../nbs/lint/01_row_rules.ipynb #221b1131
-def _said_before(f): # for every token, the last one before it in its row that is no whitespace; -1: none
-    said = np.where(f.context.id_tables.blank[f.ids], -1, np.arange(len(f.ids)))
-    before = np.concatenate([[-1], np.maximum.accumulate(said)[:-1]])
-    return np.where(before<f.starts[f.row_of], -1, before)
+def _last_said(f, at): # for some tokens: it, or the last before it in its row that is no whitespace; -1: none
+    blank,first,out = f.context.id_tables.blank,f.starts[f.row_of[at]],np.array(at)
+    for _ in range(32): # nearly always the first
+        todo = np.flatnonzero((out>=first) & blank[f.ids[out]])
+        if not len(todo): break
+        out[todo] -= 1
+    else:
+        said = np.maximum.accumulate(np.where(blank[f.ids], -1, np.arange(len(f.ids))))
+        out = np.where(out>=0, said[out], -1)
+    return np.where(out<first, -1, out)
 
 @patch(as_prop=True)
 def masked_eos(self:LintBatch)->np.ndarray: # Tokens of the batch
     "Masked EOS tokens that directly follow trained text."
     eos = self.context.id_of('eos_token')
     at = np.flatnonzero((self.ids==eos) & ~self.trained)
+    at = at[at>self.starts[self.row_of[at]]]
     if not len(at): return at
-    before = _said_before(self)[at]
+    before = _last_said(self, at-1)
     return at[(before>=0) & self.trained[before] & (self.ids[before]!=eos)]
 
 @rule('eos-masked', 'error',
@@ -225,11 +232,12 @@ def _empty_completion(f):
 def _turn_without_eos(f):
     eos,tok = f.context.id_of('eos_token'),f.encoder.tok
     if eos<0 or len(f.ids)<2: return [], None
-    last = np.flatnonzero(f.trained[:-1] & ~f.trained[1:] & (f.row_of[:-1]==f.row_of[1:]))
+    last = np.flatnonzero(f.trained[:-1] & ~f.trained[1:])
+    last = last[f.row_of[last]==f.row_of[last+1]]
     last = last[f._running[f.starts[f.row_of[last]+1]]>f._running[last+1]] # of answers before the last one
     ends = [eos, *(i for t,i in control_tokens(tok).items() if _ends.search(t))]
-    said = np.maximum.accumulate(np.where(f.context.id_tables.blank[f.ids], -1, np.arange(len(f.ids))))[last]
-    last = last[(said<f.starts[f.row_of[last]]) | f.trained[said] & ~np.isin(f.ids[said], ends)]
+    said = _last_said(f, last)
+    last = last[(said<0) | f.trained[said] & ~np.isin(f.ids[said], ends)]
     def new_turn(t):
         if f.context.id_tables.special[f.ids[t+1]]: return f.ids[t+1]!=eos
         return tok.to_bytes(f.ids[t+1:t+4]).lstrip(b' ')[:1] in (b'\n', b'\r')
