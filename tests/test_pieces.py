@@ -45,3 +45,10 @@ def test_a_tokenizer_that_has_encoded_can_be_sent_to_another_process():
     row = [Segment("Hello", True)]
     want = Encoder(tok).encode([row]).ids.tolist()
     assert Encoder(pickle.loads(pickle.dumps(tok))).encode([row]).ids.tolist() == want
+
+@pytest.mark.parametrize("name", tokenizer_names)
+def test_a_tokenizer_that_has_cut_can_be_sent_to_another_process(name):
+    tok = FastTokenizer(make_tokenizer(name).spec)
+    text = "a <s>b</s> <|im_end|> c"
+    assert pickle.loads(pickle.dumps(tok)).cut_special(text) == tok.cut_special(text)
+    assert pickle.loads(pickle.dumps(tok)).cut_special(text) == tok.cut_special(text), "after it has cut"
