@@ -120,15 +120,19 @@ def _read_list(f, name):
 # %% ../../nbs/data/00c_json.ipynb #94095b2f
 _flat = {str, int, bool, type(None)}
 _deepest,_too_large,_unsure = 100,2**63,-2**60
+_all_flat = _flat.issuperset
 
 # keys of all objects in them; negative where one is too deep, or may be an integer that was rounded
 def _n_keys(values, level=0):
+    if _all_flat(map(type, values)): return 0 if level<_deepest else _unsure
     n = 0 if level<_deepest else _unsure
     for o in values:
         kind = type(o)
-        if kind is str: continue
-        if kind is dict: n += len(o)+_n_keys(o.values(), level+1)
-        elif kind is list: n += 0 if _flat.issuperset(map(type, o)) else _n_keys(o, level+1)
+        if kind is dict:
+            inner = o.values()
+            n += len(o)
+            if level+1>=_deepest or not _all_flat(map(type, inner)): n += _n_keys(inner, level+1)
+        elif kind is list: n += 0 if _all_flat(map(type, o)) else _n_keys(o, level+1)
         elif kind is float and abs(o)>=_too_large: n += _unsure
     return n
 

@@ -7,10 +7,10 @@ __all__ = ['token_modules', 'token_libraries', 'default_workers', 'Writer', 'key
            'shard_results', 'about_rows', 'with_progress', 'prepare', 'sample_rows', 'held_out_rows', 'train_val_split']
 
 # %% ../../nbs/data/05_prepare.ipynb #98f7fd1a
-import json, math, os, sys
+import gc, json, math, os, sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from os import PathLike, fspath
@@ -255,10 +255,17 @@ def with_progress(
     return shown()
 
 # %% ../../nbs/data/05_prepare.ipynb #ea92949b
+@contextmanager
+def _few_collections(): # while rows are made: they are many small objects, and none of them holds itself
+    before = gc.get_threshold()
+    if 0<before[0]<50_000: gc.set_threshold(50_000, *before[1:])
+    try: yield
+    finally: gc.set_threshold(*before)
+
 def _make(d, key, sources, job, o): # the files of a dataset but the manifest; returns the count
     writer,count = Writer(d),PrepareStats()
     try:
-        with closing(shard_results(job, sources, o)) as results:
+        with _few_collections(), closing(shard_results(job, sources, o)) as results:
             for made in with_progress(results, sources):
                 if job.linter: job.linter.merge(made.linter)
                 if made.count.rows: writer.write(*made.arrays)

@@ -12,25 +12,35 @@ from fastcore.basics import patch
 from .rules import LintBatch, rule
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #8b4efe7a
-def _hash(data): return int.from_bytes(blake2b(data, digest_size=8).digest(), 'little', signed=True)
+def _digest(data): return blake2b(data, digest_size=8).digest()
+
+def _numbers(digests): # int64, one per digest
+    return np.frombuffer(b''.join(digests), '<i8').astype(np.int64)
 
 def row_hashes(
     facts:LintBatch, # A batch
 )->tuple[np.ndarray,np.ndarray]: # int64, one per row: of all ids, and of those before the first trained token; 0: none
     "Numbers that are equal where rows, or their prompts, are."
-    ids,at = facts.ids,np.flatnonzero(facts.trained)
+    ids,at = memoryview(np.ascontiguousarray(facts.ids)).cast('B'),np.flatnonzero(facts.trained)
     starts,ends = facts.starts[:-1],facts.starts[:-1]+facts.kept
     first = np.array(starts) # of the trained tokens
     first[facts.row_of[at[::-1]]] = at[::-1]
+    size = facts.ids.itemsize
     def each(upto):
-        found = (_hash(ids[a:b].tobytes()) if b>a else 0 for a,b in zip(starts, upto))
-        return np.fromiter(found, np.int64, len(upto))
+        places = zip((starts*size).tolist(), (upto*size).tolist())
+        return _numbers(_digest(ids[a:b]) if b>a else bytes(8) for a,b in places)
     return each(ends), each(np.minimum(first, ends))
 
-def _folded(facts): # int64, one per row: of its text without whitespace, in one case
+_space = bytes(o for o in range(128) if chr(o).isspace())
+_lower = bytes(range(256)).lower()
+
+def _fold(text): # without whitespace, in one case
+    if text.isascii(): return text.encode().translate(_lower, _space)
+    return ''.join(text.casefold().split()).encode(errors='replace')
+
+def _folded(facts): # int64, one per row: of its text, folded
     def text(i): return facts.texts[i] or facts.encoder.tok.to_bytes(facts.batch.row(i).ids).decode(errors='replace')
-    def fold(i): return ''.join(text(i).casefold().split()).encode(errors='replace')
-    return np.fromiter((_hash(fold(i)) if alive else 0 for i,alive in enumerate(facts.alive)), np.int64, len(facts.n))
+    return _numbers(_digest(_fold(text(i))) if alive else bytes(8) for i,alive in enumerate(facts.alive.tolist()))
 
 # %% ../../nbs/lint/01b_set_rules.ipynb #a4f59ee0
 class RowIndex:
@@ -77,7 +87,7 @@ def _take(self:RowIndex, batches, most=100): # many small arrays become a large 
 # %% ../../nbs/lint/01b_set_rules.ipynb #511f1a73
 @patch
 def _places(self:RowIndex, places): # the number of each row's file, and its line; -1 where there is none
-    split = [p.rpartition(':') if p.rpartition(':')[2].isdecimal() else (p, '', -1) for p in places]
+    split = [o if (o := p.rpartition(':'))[2].isdecimal() else (p, '', -1) for p in places]
     files = [self.names.setdefault(o[0], len(self.names)) if o[0] else -1 for o in split]
     return np.array(files, np.int64), np.array([int(o[2]) for o in split], np.int32)
 
