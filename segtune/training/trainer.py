@@ -145,12 +145,12 @@ class ProgressCallback(TrainerCallback):
         if self.bar: self.bar.close()
         if self.view: self.view.show() # without the speed: the same run leaves the same output
     def seconds(self): return time.time()-self.start-self.trainer.measuring
+    def on_step_begin(self, args, state, control, **kwargs): self.lr = self.trainer._get_learning_rate()
     def on_step_end(self, args, state, control, **kwargs):
         loss,self.trainer.step_loss = self.trainer.step_loss,0.0
         counts,seconds = (self.trainer.n_tokens, self.trainer.n_trained),max(self.seconds(), 1e-9)
-        lr = self.trainer._get_learning_rate()
-        if self.bar: self.bar.step(state.global_step, loss, lr, tuple(n/seconds for n in counts))
-        if self.view: self.view.step(self.line(dict(loss=loss, learning_rate=lr, epoch=state.epoch or 0), state))
+        if self.bar: self.bar.step(state.global_step, loss, self.lr, tuple(n/seconds for n in counts))
+        if self.view: self.view.step(self.line(dict(loss=loss, learning_rate=self.lr, epoch=state.epoch or 0), state))
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not {'loss','eval_loss'} & set(logs): return
         if self.view: self.view.log(state.log_history, self.line(logs, state))
