@@ -176,7 +176,10 @@ def notebooks():
         if exported and title: found[exported[1].replace(".", "/")] = (path.relative_to(ROOT / "nbs").as_posix(), title[1], title[2] or "")
     return found
 
-def shown(text): return re.sub(r"⟨([^⟩]*)⟩", r"<var>\1</var>", html.escape(re.sub("[‹›]", "", text), quote=False))
+def shown(text):
+    "A message or a fix as HTML"
+    plain = re.sub("[‹›]", "", text).replace("[ ", " [")
+    return re.sub(r"⟨([^⟩]*)⟩", r"<var>\1</var>", html.escape(plain, quote=False))
 
 def key_meaning(field):
     "What a config key is for"
