@@ -65,7 +65,6 @@ CASES = [
     config("lr_scheduler: cosin", "train config.yml", base_model="bundled:tiny", adapter="lora"),
     config("lora_target_modules: [q_prj]", "train config.yml", base_model="bundled:tiny", adapter="lora", sequence_len=64),
     config("bf16: true\nfp16: true", "train config.yml", base_model="bundled:tiny", adapter="lora"),
-    config("load_in_4bit: true\nadapter: qlora", "train config.yml", base_model="bundled:tiny"),
     config("adapter: lora", "train config.yml", base_model="bundled:mistral-v0.1"),
     config("group_by_length: true\ncurriculum_sampling: true", "train config.yml", base_model="bundled:tiny", adapter="lora"),
     config("resume_from_checkpoint: ./gone", "train config.yml", base_model="bundled:tiny", adapter="lora"),
