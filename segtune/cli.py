@@ -17,13 +17,21 @@ def __getattr__(name): # `app`, the program with all its commands, is imported w
     from segtune.program import app
     return app
 
-def _run_app(): # exit code and message
+# %% ../nbs/14_cli.ipynb #a97063c1
+def _run_app(argv): # exit code
     from segtune.console import at_end
+    record = begin(argv)
     with at_end: code = sys.modules[__name__].app(standalone_mode=False) or 0
+    if code!=130: record.keep(code)
+    return code
+
+def _answer(argv): # exit code and message
+    code = recall(argv)
+    if code is None: code = _run_app(argv)
     return code, 'interrupted' if code==130 else '' # typer has caught Ctrl-C, and says nothing
 
 def _run(): # exit code and message
-    try: return _run_app()
+    try: return _answer(sys.argv[1:])
     except SegtuneError as e:
         from segtune.program import own_traceback
         return e.exit_code, '\n'.join(filter(None, [str(e), own_traceback(e)]))
@@ -42,18 +50,11 @@ def _collect_seldom(): # Python's search for garbage, through modules and a voca
     gc.set_threshold(50_000, 20, 100)
     atexit.register(gc.freeze) # what is left when the process ends is not searched once more
 
-def _answer(argv): # exit code and message
-    if (code := recall(argv)) is not None: return code, ''
-    record = begin(argv)
-    code,message = _run()
-    if not message: record.keep(code)
-    return code, message
-
 def main():
     "Run the command line; 0: fine, 1: the run failed, 2: a mistake in the config or data."
     _collect_seldom()
     for f in (sys.stdout, sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # file names need not be UTF-8
-    code,message = _answer(sys.argv[1:])
+    code,message = _run()
     if message: say(message, file=sys.stderr)
     sys.exit(code)

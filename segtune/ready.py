@@ -12,8 +12,8 @@ from .output import has_color, is_first, listen, replay
 from .storage import cache_dir, file_digest, read_json, write_json
 
 # %% ../nbs/13_ready.ipynb #59028672
-def _contents(path): return file_digest(path)
 def _kind(path): return stat.S_IFMT(os.stat(path).st_mode)
+def _contents(path): return file_digest(path) if _kind(path)==stat.S_IFREG else None # who reads a pipe empties it
 def _names(path): return sorted(os.listdir(path))
 
 def _traces(path):
@@ -33,28 +33,29 @@ def look(
 # %% ../nbs/13_ready.ipynb #372f97f1
 def _hash(o): return hashlib.blake2b(json.dumps(o).encode(), digest_size=16).hexdigest()
 
-def _files(folder): # `[name, size, time]` of every file
+def _files(folder): # the stamps of every file
     for at,dirs,names in os.walk(folder):
         dirs[:] = [d for d in dirs if d!='__pycache__']
-        for n in names:
-            s = os.stat(os.path.join(at, n))
-            yield [os.path.relpath(os.path.join(at, n), folder), s.st_size, s.st_mtime_ns]
+        for n in names: yield [os.path.relpath(os.path.join(at, n), folder), look('traces', os.path.join(at, n))]
+
+def _home(): # where segtune's own files are
+    import segtune
+    return os.path.dirname(segtune.__file__)
 
 def _packages(): # names and versions of all that is installed
     for d in sys.path: yield [o for o in look('names', d or '.') or () if o.endswith(('.dist-info','.egg-info'))]
 
 def program()->str:
     "A digest of what decides, besides its input, what this program says."
-    import segtune
-    return _hash([sys.version, sorted(_files(os.path.dirname(segtune.__file__))), [*_packages()]])
+    return _hash([sys.version, sorted(_files(_home())), [*_packages()]])
 
 # %% ../nbs/13_ready.ipynb #4d25d5cc
 def _record_path(argv): # None: this command leaves no record
-    if argv[:1]!=['preprocess'] or '--verify' in argv or not is_first(): return None
-    try: here = os.getcwd()
-    except OSError: return None
-    asked = [argv, here, sys.path, sys.prefix, os.environ.get('HOME'), has_color()]
-    return cache_dir()/'ready'/f'{_hash(asked)}.json'
+    if argv[:1]!=['preprocess'] or '--verify' in argv or not is_first() or not os.path.isdir(_home()): return None
+    try: here,folder = os.getcwd(),cache_dir()
+    except (OSError, RuntimeError): return None # the directory is gone, or the user has no home
+    asked = [argv, here, sys.path, _home(), os.environ.get('HOME'), has_color()]
+    return folder/'ready'/f'{_hash(asked)}.json'
 
 # %% ../nbs/13_ready.ipynb #d7cb9287
 class Record:
@@ -124,6 +125,7 @@ def _is_plain(project): # do files alone decide what is made of it, and are they
     from segtune.formats.base import formats
     cfg = project.cfg
     if cfg.drop or cfg.lora_model_dir or cfg.chat_template_jinja: return False
+    if look('kind', project.path)!=stat.S_IFREG: return False
     if look('kind', _expanded(cfg.tokenizer_config or cfg.base_model))!=stat.S_IFDIR: return False
     for e in _entries(cfg):
         name = 'segments' if e.type is None or isinstance(e.type, dict) else e.type.removesuffix('.load')
@@ -153,7 +155,7 @@ def note_inputs(
 def _note_set(record, p, sources): # a prepared set and the files it was made from
     folders = [p.path, p.path/'.segtune']
     record.note('names', p.path)
-    record.note('traces', *(f for d in folders for f in sorted(d.iterdir()) if f.is_file()))
+    record.note('traces', *(f for d in folders for n in look('names', d) or () if (f := d/n).is_file()))
     for s,known in zip(sources, p.manifest['parts']['sources']):
         record.data['files'] |= {os.path.abspath(f):digest for f,digest in zip(s.rows.files, known['files'])}
     if any('date' in s.format.identity for s in sources): record.day = time.strftime('%Y-%m-%d')

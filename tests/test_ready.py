@@ -207,6 +207,33 @@ def test_a_mistake_leaves_no_record(project, run, capsys):
     assert [run()[0] for _ in range(2)] == [2, 2] and not Path('cache/ready').exists()
 
 
+def test_a_reader_that_goes_away_spoils_no_record(project, tmp_path):
+    "exit code 1 without a traceback, with and without a record, and the next one hears all"
+    code = [sys.executable, '-c', 'from segtune.cli import main; main()', *ARGV]
+    def unheard():
+        p = subprocess.Popen(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        p.stdout.close()
+        return p.stderr.read(), p.wait()
+    assert unheard() == ('', 1) and not Path('cache/ready').exists()
+    first = subprocess.run(code, capture_output=True, text=True)
+    assert first.returncode == 0 and list(Path('cache/ready').iterdir())
+    assert unheard() == ('', 1)
+    assert subprocess.run(code, capture_output=True, text=True).stdout == first.stdout.replace('(prepared)', '(found ready)')
+
+
+def test_a_config_from_a_pipe_is_read_once(project, tmp_path):
+    cfg = Path('c/config.yml').read_text()+f'dataset_prepared_path: {tmp_path}/out\n'
+    def said(text): return subprocess.run([sys.executable, '-m', 'segtune', 'preprocess', '/dev/stdin'], input=text, capture_output=True, text=True).stdout
+    assert '(prepared)' in said(cfg) and '(found ready)' in said(cfg)
+    assert '(prepared)' in said(cfg.replace('sequence_len: 64', 'sequence_len: 65')) and not Path('cache/ready').exists()
+
+
+def test_who_has_no_home_has_no_record(project, run, capsys, monkeypatch):
+    def homeless(): raise RuntimeError('Could not determine home directory.')
+    monkeypatch.setattr(ready, 'cache_dir', homeless)
+    assert run()[0] == run()[0] == 0 and recalled(capsys) is None
+
+
 def test_old_records_go(tmp_path):
     for i in range(205): os.utime((tmp_path/f'{i}.json').open('w').name, (i, i))
     ready._remove_oldest(tmp_path)
