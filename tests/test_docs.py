@@ -99,6 +99,13 @@ def test_a_name_in_a_table_can_be_broken_after_an_underscore(tmp_path):
     assert page.read_text(encoding="utf-8") == "<td><code>val_<wbr>set_<wbr>size</code></td><td>text of <code>val_set_size</code></td>"
 
 
+def test_no_rank_of_headings_is_skipped(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<main><h1>A</h1><h3 id='f'>f</h3><p>x</p><h2>B</h2><h3>g</h3></main>", encoding="utf-8")
+    docs.order_headings(tmp_path)
+    assert page.read_text(encoding="utf-8") == "<main><h1>A</h1><h2 id='f'>f</h2><p>x</p><h2>B</h2><h3>g</h3></main>"
+
+
 # ---- the page of error messages
 
 error_page = pytest.importorskip("error_page", exc_type=ImportError)

@@ -103,6 +103,14 @@ def test_no_link_is_lost(site, pages):
     assert not any(broken.values()), {n: o for n, o in broken.items() if o}
 
 
+def test_headings_are_in_order(site, pages):
+    "One of the first rank, and none skipped on the way down"
+    for name in pages:
+        if name == "report.html": continue     # tests/test_report.py reads its headings
+        text = (site / name).read_text(encoding="utf-8")
+        ranks = [int(o) for o in re.findall(r"<h([1-6])[\s>]", text[text.index("<main"):])]
+        assert ranks[0] == 1 and ranks.count(1) == 1 and all(b - a <= 1 for a, b in zip(ranks, ranks[1:])), (name, ranks)
+
 def test_the_page_of_errors_holds_every_message(site, pages):
     sys.path.insert(0, str(ROOT / "tools"))
     import error_page

@@ -270,6 +270,16 @@ def breakable(out):
         new = KEY.sub(lambda m: m[1] + m[2].replace("_", "_<wbr>"), txt)
         if new != txt: page.write_text(new, encoding="utf-8")
 
+def order_headings(out):
+    "Names that are documented before a page's first section are sections of their own"
+    for page in out.rglob("*.html"):
+        txt = page.read_text(encoding="utf-8")
+        start = txt.find("</h1>", max(txt.find("<main"), 0))
+        end = txt.find("<h2", start)
+        early = txt[start:end if end > 0 else len(txt)]
+        new = re.sub(r"(</?h)3(?=[\s>])", r"\g<1>2", early)
+        if start > 0 and new != early: page.write_text(txt.replace(early, new, 1), encoding="utf-8")
+
 def symbols(cfg):
     "Every anchor that nbdev's links may name, without the room: `encoder.html#encoder.encode`"
     index = {}
@@ -356,6 +366,7 @@ def site(cfg, out, engine):
         built = render(Path(tmp), engine)
         settle_anchors(built, symbols(cfg))
         breakable(built)
+        order_headings(built)
         add_playground(cfg, built)
         add_home_row(built)
         live_report.write(cfg.nbs_path, built / "report.html")
