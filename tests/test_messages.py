@@ -205,3 +205,20 @@ def test_damaged_files_of_an_adapter_are_named(place):
     (place/'config.yml').write_text(head+entry+'output_dir: out\n')
     states = {c.name: c.state for c in certify(Project.open('config.yml')).checks}
     assert states['training'] == states['training step'] == 'BROKEN'
+
+
+# ---- what lint says of rows that were dropped
+
+@pytest.mark.parametrize('more, why', [('dataset_exact_deduplication: true\n', 'same as an earlier row'), ('min_sample_len: 12\n', 'shorter than min_sample_len'),
+                                       ('on_bad: skip\n', 'no trained token'), ('sequence_len: 12\n', 'too long')])
+def test_only_what_is_too_long_is_called_so(place, more, why):
+    "a row may be dropped for other reasons than its length"
+    long = {'segments': [{'text': '<s>Question\n', 'label': False}, {'text': 'a b c d e f g h i j k l m</s>', 'label': True}]}
+    masked = {'segments': [{'text': '<s>Question one', 'label': False}]}
+    (place/'d.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in (long, row, row, masked) if why != 'too long' or o is not masked))
+    (place/'config.yml').write_text(head+entry+more)
+    p = Project.open('config.yml').prepared
+    dropped = {k.removeprefix('dropped: '): n for k, n in p.count.changed.items()}
+    assert why in dropped
+    found = {o['id']: o['rows'] for o in p.lint['rules']}
+    assert found.get('too-long', 0) == dropped.get('too long', 0)

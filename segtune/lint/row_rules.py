@@ -288,9 +288,10 @@ def _cut(f):
 
 @rule('too-long', 'warning', 'The row is dropped.', 'Raise sequence_len, or shorten the row.', scope='every')
 def _too_long(f):
-    limit = f', {f.context.sequence_len:,}' if f.context.sequence_len else ''
-    def explain(i): return None, f'the row has {f.n[i]:,} tokens, more than sequence_len{limit}'
-    return np.flatnonzero((f.n>0) & (f.kept==0)), explain
+    limit = f.context.sequence_len or 0 # where it is not known, every row that was dropped is meant
+    said = f', {limit:,}' if limit else ''
+    def explain(i): return None, f'the row has {f.n[i]:,} tokens, more than sequence_len{said}'
+    return np.flatnonzero((f.n>limit) & (f.kept==0)), explain # shorter ones are duplicates, or too short
 
 @rule('empty', 'warning', 'The row is dropped.', 'Remove it, or find out why it has no text.', scope='every')
 def _empty(f): return np.flatnonzero(f.n==0), lambda i: (None, 'the row has no text')
