@@ -72,7 +72,8 @@ def write_starter(
 )->dict: # Rows in each file
     "Write a project that is ready to run."
     folder = Path(folder)
-    what = 'is a file' if folder.is_file() else 'is not empty' if folder.exists() and any(folder.iterdir()) else None
+    if folder.is_file(): what = 'this is a file'
+    else: what = 'the directory is not empty' if folder.exists() and any(folder.iterdir()) else None
     if what: raise ConfigError(f'{what}. Choose a new directory.', source=str(folder))
     try: eos = load_tokenizer(find_path(base_model, folder/'config.yml')).eos
     except ConfigError as e: raise ConfigError(e.message, source=e.source, field=e.field or 'base_model') from None

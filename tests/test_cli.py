@@ -427,6 +427,6 @@ def test_a_starter_finds_its_model_from_where_it_lies(tmp_path):
 def test_no_starter_in_the_place_of_a_file(tmp_path):
     (tmp_path/'x').write_text('')
     r = segtune(tmp_path, 'init', 'x', '--base-model', 'bundled:tiny')
-    assert (r.returncode, r.stderr) == (2, 'x: is a file. Choose a new directory.\n')
+    assert (r.returncode, r.stderr) == (2, 'x: this is a file. Choose a new directory.\n')
     r = segtune(tmp_path, 'init', 'y', '--base-model', 'bundled:nope')
     assert r.returncode == 2 and r.stderr.startswith("base_model: 'nope' does not come with segtune.") and not (tmp_path/'y').exists()
