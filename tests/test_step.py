@@ -323,6 +323,42 @@ def test_half_precision_is_proved_with_a_tolerance_of_its_own():
     found = stepped(model, "share", rows_of())
     assert found[0] == pytest.approx(wanted[0], rel=5e-3) and gradient_error(found[1], wanted[1]) < 5e-2
 
+@pytest.mark.parametrize("name", [n for n, (rung, _) in MODELS.items() if rung != "share"])
+def test_half_precision_excuses_no_rung_that_is_wrong(name):
+    expected, make = MODELS[name]
+    step, proof = choose_step(make().to(torch.bfloat16).eval())
+    assert rungs.index(proof.rung) >= rungs.index(expected), str(proof)
+    if step is not None: step.close()
+
+def deep(layers=16):
+    return adapted(small("Llama", **{**GROUPED, "num_hidden_layers": layers}).to(torch.bfloat16).eval())
+
+def test_half_precision_is_measured_by_what_the_plain_step_is_off_itself():
+    model = deep()
+    step, proof = choose_step(model)
+    assert proof.rung == "share" and proof.gradient_error <= max(5e-2, proof.noise) and 0 < proof.noise <= .2
+    assert f"where plain is {proof.noise:.0e} off itself" in str(proof)
+    step.close()
+    assert find_lm(model).config._attn_implementation == "sdpa" and all(p.grad is None for p in model.parameters())
+
+def test_single_precision_has_no_such_excuse():
+    _, proof = choose_step(small("Llama", **GROUPED))
+    assert proof.noise == 0.0 and "off itself" not in str(proof)
+
+@pytest.mark.parametrize("by", [.5, .75, 1.5])
+def test_a_wrong_gradient_is_refused_in_half_precision(by, monkeypatch):
+    "The gradient of the values is planted wrong; loss and hidden states are right"
+    import segtune.training.attention as attention
+    own = attention.attend_pieces
+    class Scaled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x): return x.view_as(x)
+        @staticmethod
+        def backward(ctx, g): return g*by
+    monkeypatch.setattr(attention, "attend_pieces", lambda a: own(a._replace(v=Scaled.apply(a.v))))
+    _, proof = choose_step(deep())
+    assert proof.rung == "pad" and "gradients are off" in proof.reasons[-1][1], str(proof)
+
 def adapted(model, **config):
     from peft import LoraConfig, get_peft_model
     with warnings.catch_warnings():
