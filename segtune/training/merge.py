@@ -56,7 +56,8 @@ def _check_mergeable(d, out):
         raise RunError(why, source=os.fspath(d))
     if not any((d/f'adapter_model.{o}').exists() for o in ('safetensors','bin')):
         raise RunError('holds no weights of an adapter (adapter_model.safetensors).', source=os.fspath(d))
-    if out.is_dir() and any(out.iterdir()): raise RunError('the directory is not empty. Choose another directory.', source=str(out))
+    if out.is_dir() and any(out.iterdir()):
+        raise RunError('the directory is not empty. Choose another directory.', source=str(out))
     if out.exists() and not out.is_dir():
         raise RunError('this is a file. Choose another name for the new directory.', source=str(out))
     return own
