@@ -7,7 +7,7 @@ __all__ = ['fsdp_settings', 'deepspeed_settings', 'is_sharded', 'process_args', 
            'processes_as_found', 'trained_weights', 'load_whole']
 
 # %% ../../nbs/training/15a_processes.ipynb #ee1258c9
-import json, os
+import atexit, json, os
 from contextlib import contextmanager
 from importlib.util import find_spec
 from ..options import ProcessOptions, TrainOptions, takes
@@ -166,6 +166,11 @@ def shard_on_cpu(
     state.distributed_type = PartialState._shared_state['distributed_type'] = DistributedType.FSDP
     return True
 
+# %% ../../nbs/training/15a_processes.ipynb #ba9ebff6
+def _leave(): # a process leaves its group before it ends
+    group = torch.distributed
+    if group.is_available() and group.is_initialized(): group.destroy_process_group()
+
 @contextmanager
 def processes_as_found():
     "Take back what FSDP leaves in accelerate's global state, so that the next run of this process starts anew."
@@ -173,6 +178,8 @@ def processes_as_found():
     env,kind = os.environ.get('ACCELERATE_USE_FSDP'),PartialState._shared_state.get('distributed_type')
     try: yield
     finally:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
         if env is None and os.environ.pop('ACCELERATE_USE_FSDP', None):
             AcceleratorState._reset_state()
             if kind is not None: PartialState._shared_state['distributed_type'] = kind
