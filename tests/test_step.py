@@ -341,6 +341,13 @@ def test_half_precision_is_measured_by_what_the_plain_step_is_off_itself():
     step.close()
     assert find_lm(model).config._attn_implementation == "sdpa" and all(p.grad is None for p in model.parameters())
 
+def test_half_precision_asks_no_other_attention_of_a_model_that_has_one_only(monkeypatch):
+    model, asked = small("Falcon").to(torch.bfloat16).eval(), []
+    monkeypatch.setattr(model, "set_attn_implementation", asked.append)   # it would warn
+    step, proof = choose_step(model)
+    assert proof.rung == "pad" and proof.noise == 0.0 and asked == []
+    step.close()
+
 def test_single_precision_has_no_such_excuse():
     _, proof = choose_step(small("Llama", **GROUPED))
     assert proof.noise == 0.0 and "off itself" not in str(proof)

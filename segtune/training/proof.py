@@ -132,7 +132,7 @@ def _eager(lm): # another attention of transformers' own
         for c,o in was: c._attn_implementation_internal = o
 
 def _with_noise(model, lm, batch, plain, most=.2): # how far the plain gradients are from themselves
-    if not _is_half(lm): return plain
+    if not _is_half(lm) or not lm._can_set_attn_implementation(): return plain
     try:
         with _eager(lm): again = _plain(model, batch)
     except Exception: return plain # a model that knows one attention only
