@@ -199,7 +199,7 @@ def test_every_rule_has_its_section():
 def test_every_rule_has_an_address():
     "What the terminal prints leads to a section whose rows were checked when the page was made."
     from segtune.lint.rules import rule_url
-    page = json.loads((Path(__file__).parent.parent/'nbs/lint/03_reference.ipynb').read_text(encoding='utf-8'))['cells']
+    page = json.loads((Path(__file__).parent.parent/'nbs/lint/07_reference.ipynb').read_text(encoding='utf-8'))['cells']
     at = {''.join(c['source'])[3:]: k for k, c in enumerate(page) if c['cell_type'] == 'markdown' and ''.join(c['source']).startswith('## ')}
     assert list(at) == list(rules)
     for r in rules:
