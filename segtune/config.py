@@ -156,13 +156,13 @@ def _given(values):
 
 # %% ../nbs/15_config.ipynb #4a615583
 def _mixing_conflicts(cfg): # [(path, sentence)]
-    out,again,entries = [],[],cfg.datasets
+    out,entries = [],cfg.datasets
     for key in ('datasets','test_datasets'):
         rows = getattr(cfg, key) or []
         some = any(e.weight for e in rows)
         out += [((key, i, 'weight'), 'is missing, and others have one. Give every dataset a weight, or none.')
                 for i,e in enumerate(rows) if some and not e.weight]
-    again += [('datasets', i, 'repeat') for i,e in enumerate(entries) if (e.repeat or 1)>1]
+    again = [('datasets', i, 'repeat') for i,e in enumerate(entries) if (e.repeat or 1)>1]
     if cfg.mixing_strategy=='all_exhausted':
         if any(e.weight for e in entries): again.append(('mixing_strategy',))
         else: out.append((('mixing_strategy',), 'no dataset has a weight. Give every dataset one, or remove this.'))
@@ -229,6 +229,17 @@ def _sorted_out(values): # honoured keys; those ignored, with the reason; proble
         else: problems.append(((k,), f'is not supported: {what[1]}. Remove it.'))
     return keep, ignored, problems
 
+def _unknown(keys): # problems of keys that nobody knows
+    out = []
+    for k in keys:
+        if k in Config.model_fields: continue
+        near = near_key(k, Config.model_fields)
+        what = 'unknown key.'+(f' Did you mean {near}?' if near else '')
+        if k in DatasetEntry.model_fields: what = 'is a key of a dataset entry. Move it under datasets.'
+        out.append(((k,), what))
+    return out
+
+# %% ../nbs/15_config.ipynb #29ef80a9
 _odd = re.compile('(\0)|[\ud800-\udc7f\udd00-\udfff]') # the rest stand for bytes in names that are not UTF-8
 
 def _no_text(o, at=()): # paths of texts that no file and no system takes
@@ -237,16 +248,6 @@ def _no_text(o, at=()): # paths of texts that no file and no system takes
         return [(at, f'has {"a NUL" if found[1] else "half a"} character. Remove it.')] if found else []
     pairs = o.items() if isinstance(o, dict) else enumerate(o) if isinstance(o, list) else ()
     return [found for k,v in pairs for found in _no_text(v, (*at, k))]
-
-def _unknown(keep): # problems of keys that nobody knows; they leave `keep`
-    out = []
-    for k in [k for k in keep if k not in Config.model_fields]:
-        near = near_key(k, Config.model_fields)
-        what = 'unknown key.'+(f' Did you mean {near}?' if near else '')
-        if k in DatasetEntry.model_fields: what = 'is a key of a dataset entry. Move it under datasets.'
-        del keep[k]
-        out.append(((k,), what))
-    return out
 
 # %% ../nbs/15_config.ipynb #aaf06668
 def _readable(keep, wrong): # a config without the values that are wrong; entries keep their numbers
@@ -278,8 +279,9 @@ def check(
     "Check a whole config, and report all that is wrong."
     t = translate(values)
     keep,ignored,refused = _sorted_out(t.values)
-    problems = [*problems, *_no_text(values), *t.problems, *refused, *_unknown(keep := _given(keep))]
-    cfg,wrong = _validated(keep)
+    given = _given(keep)
+    problems = [*problems, *_no_text(values), *t.problems, *refused, *_unknown(given)]
+    cfg,wrong = _validated({k:v for k,v in given.items() if k in Config.model_fields})
     problems += [*wrong, *(look(cfg) if look else ())]
     first = dict(reversed(problems)) # of several in one place
     if problems: report_problems([*dict.fromkeys((at, first[at]) for at,_ in problems)], lines or {}, source)

@@ -31,6 +31,7 @@ def row_hashes(
         return _numbers(_digest(ids[a:b]) if b>a else bytes(8) for a,b in places)
     return each(ends), each(np.minimum(first, ends))
 
+# %% ../../nbs/lint/05_set_rules.ipynb #6f04469f
 _space = bytes(o for o in range(128) if chr(o).isspace())
 _lower = bytes(range(256)).lower()
 
@@ -41,6 +42,11 @@ def _fold(text): # without whitespace, in one case
 def _folded(facts): # int64, one per row: of its text, folded
     def text(i): return facts.texts[i] or facts.encoder.tok.to_bytes(facts.batch.row(i).ids).decode(errors='replace')
     return _numbers(_digest(_fold(text(i))) if alive else bytes(8) for i,alive in enumerate(facts.alive.tolist()))
+
+# %% ../../nbs/lint/05_set_rules.ipynb #10650a4f
+def _split_place(place): # file and line; -1 where there is none
+    file,_,line = place.rpartition(':')
+    return (file, int(line)) if line.isdecimal() else (place, -1)
 
 # %% ../../nbs/lint/05_set_rules.ipynb #a4f59ee0
 class RowIndex:
@@ -53,10 +59,13 @@ class RowIndex:
         facts:LintBatch, # A batch
         places:list[str]|None=None, # `file:line` of every row that was encoded, or of every row made of them
     ):
+        "Keep what the rules will ask about."
         k,n,origin = facts.n_trained-facts.trained_from(facts.kept),facts.kept,facts.batch.origin
         if places and origin is not None and len(places)!=len(n): places = [places[o] for o in origin]
         odds = np.where(k>0, np.log((k+.5)/(n-k+.5)), np.nan).astype(np.float32)
-        files,lines = self._places(places or ['']*len(n))
+        split = [*map(_split_place, places or ['']*len(n))]
+        files = np.array([self.names.setdefault(f, len(self.names)) if f else -1 for f,_ in split], np.int64)
+        lines = np.array([line for _,line in split], np.int32)
         edges = np.flatnonzero(np.diff(files, prepend=-2))
         self.runs.append((files[edges], np.diff([*edges, len(files)])))
         self._take([(*row_hashes(facts), _folded(facts), odds, lines)])
@@ -69,12 +78,6 @@ class RowIndex:
         name = list(self.names)[self.files[i]]
         return name if self.lines[i]<0 else f'{name}:{self.lines[i]}'
 
-# %% ../../nbs/lint/05_set_rules.ipynb #88d49def
-def _joined(batches, i, empty): # one column; its parts go, so that no two columns are there twice
-    column = np.concatenate([empty, *(b[i] for b in batches)])
-    for k,b in enumerate(batches): batches[k] = (*b[:i], None, *b[i+1:])
-    return column
-
 # %% ../../nbs/lint/05_set_rules.ipynb #3d336d07
 @patch
 def _take(self:RowIndex, batches, most=100): # many small arrays become a large one, which leaves no gaps when it goes
@@ -85,11 +88,10 @@ def _take(self:RowIndex, batches, most=100): # many small arrays become a large 
     self.large += 1
 
 # %% ../../nbs/lint/05_set_rules.ipynb #511f1a73
-@patch
-def _places(self:RowIndex, places): # the number of each row's file, and its line; -1 where there is none
-    split = [o if (o := p.rpartition(':'))[2].isdecimal() else (p, '', -1) for p in places]
-    files = [self.names.setdefault(o[0], len(self.names)) if o[0] else -1 for o in split]
-    return np.array(files, np.int64), np.array([int(o[2]) for o in split], np.int32)
+def _joined(batches, i, empty): # one column; its parts go, so that no two columns are there twice
+    column = np.concatenate([empty, *(b[i] for b in batches)])
+    for k,b in enumerate(batches): batches[k] = (*b[:i], None, *b[i+1:])
+    return column
 
 @patch
 def join(self:RowIndex)->RowIndex:
@@ -108,7 +110,7 @@ def extend(self:RowIndex,
     other:RowIndex, # Of the rows that follow
 )->RowIndex:
     "Add what was kept of other rows."
-    at = np.array([*(self.names.setdefault(o, len(self.names)) for o in other.names), -1])
+    at = np.array([*(self.names.setdefault(o, len(self.names)) for o in other.names), -1]) # -1: rows without a file
     self.runs += [(at[files],n) for files,n in other.runs]
     self._take(other.batches)
     return self
