@@ -9,6 +9,13 @@ __all__ = ['ignored', 'refused', 'why_ignored', 'why_refused', 'is_given', 'fate
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+# %% ../nbs/14_axolotl_keys.ipynb #762450ed
+def _spread(table): # {key or pattern: reason}
+    return {k:reason for reason,keys in table.items() for k in keys.split()}
+
+def _reason(key, spread):
+    return spread.get(key) or next((reason for k,reason in spread.items() if '*' in k and fnmatchcase(key, k)), None)
+
 # %% ../nbs/14_axolotl_keys.ipynb #ec2aebe0
 _speed = 'changes speed or memory, not what is learnt'
 _processes = 'start several processes with torchrun or accelerate launch instead'
@@ -109,13 +116,7 @@ refused |= {
 }
 
 # %% ../nbs/14_axolotl_keys.ipynb #26dffe29
-def _spread(table): # {key or pattern: reason}
-    return {k:reason for reason,keys in table.items() for k in keys.split()}
-
 _ignored,_refused = _spread(ignored),_spread(refused)
-
-def _reason(key, spread):
-    return spread.get(key) or next((reason for k,reason in spread.items() if '*' in k and fnmatchcase(key, k)), None)
 
 def why_ignored(
     key:str, # Of a config
@@ -277,12 +278,13 @@ def _single(t): # keys that need no others
         what = "is not supported: the model's config is read from base_model. Remove it."
         t.problems.append((('base_model_config',), what))
 
+# %% ../nbs/14_axolotl_keys.ipynb #2fabf78d
 def translate(
     values:dict, # As from YAML
 )->Translation: # Only keys that the config knows, or that nobody knows
     "A config with axolotl's keys in segtune's own."
     t = Translation(dict(values), [], [])
-    _rename(t); _texts(t); _batch(t); _roles(t); _peft(t); _single(t)
+    for step in (_rename, _texts, _batch, _roles, _peft, _single): step(t)
     return t
 
 # %% ../nbs/14_axolotl_keys.ipynb #72494a7f
