@@ -99,7 +99,38 @@ def test_windows_know_their_line(tmp_path):
 def test_a_row_that_is_wrong_leaves_nothing(tmp_path):
     bad = source(tmp_path, [hello]*2000+[{'segments': [{'label': 'no', 'text': ''}]}])
     with pytest.raises(ValueError, match=r'data\.jsonl:2001 segments\[0\]\.label'): prepare([bad], make_tokenizer('gpt2'), tmp_path/'out')
-    assert list((tmp_path/'out').iterdir()) == []
+    assert not (tmp_path/'out').exists()
+
+
+@pytest.mark.parametrize('rows', [[], [{'segments': []}], [{'segments': [{'label': False, 'text': 'a'}]}]*3])
+def test_an_error_leaves_no_empty_directory_and_keeps_one_that_was_there(tmp_path, rows):
+    "directories that were made on the way go too; the user's own stay"
+    for out in (tmp_path/'a/b/out', tmp_path/'own'/'out'):
+        if out.parent.name == 'own': out.mkdir(parents=True)
+        before = sorted(tmp_path.rglob('*'))
+        with pytest.raises(DataError): prepare([source(tmp_path, rows, 'segments')], make_tokenizer('gpt2'), out, on_bad='skip')
+        assert sorted(set(tmp_path.rglob('*'))-{tmp_path/'data.jsonl'}) == [o for o in before if o != tmp_path/'data.jsonl']
+
+
+def test_of_two_that_wait_for_each_other_none_leaves_a_directory(tmp_path):
+    "the first makes the directory, fails and removes it; the second waited, makes it again, and fails too"
+    code = '''import sys
+from pathlib import Path
+from segtune.data.cache import claimed
+with claimed(Path(sys.argv[1])):
+    print("mine", flush=True)
+    sys.stdin.readline()
+    raise SystemExit(3)'''
+    def start():
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, '-c', code, tmp_path/'a/out/key'], **pipes)
+    first = start()
+    assert first.stdout.readline() == 'mine\n'
+    others = [start() for _ in range(3)]
+    assert all('waiting for it' in o.stderr.readline() for o in others)
+    for o in (first, *others): o.stdin.write('\n'); o.stdin.flush()
+    assert [o.wait(60) for o in (first, *others)] == [3]*4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rewriting_tokenizer_is_named(tmp_path):
@@ -309,7 +340,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(tmp_path, when, how):
     s.rows.read = changing
     with pytest.raises(DataError, match=r'data\.jsonl: the file changed while it was read'):
         prepare([s], make_tokenizer('gpt2'), tmp_path/'out')
-    assert list((tmp_path/'out').iterdir()) == []
+    assert not (tmp_path/'out').exists()
     s.rows.read = read
     p = prepare([s], make_tokenizer('gpt2'), tmp_path/'out')
     assert not p.from_cache and make_tokenizer('gpt2').decode(read_rows(p.path, [1])[0][0]).startswith('<s>Q9')
@@ -452,7 +483,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, limit):
     run = subprocess.run([*segtune, 'preprocess', 'config.yml'], **how)
     assert run.returncode == 1 and 'Traceback' not in run.stderr
     assert 'last_run_prepared' in run.stderr and 'cannot be written: File too large. Free some space' in run.stderr
-    assert list((tmp_path/'last_run_prepared').iterdir()) == []
+    assert not (tmp_path/'last_run_prepared').exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -155,7 +155,7 @@ def test_wrong_rows_are_named_as_by_one_process(tmp_path):
     one, two = (preprocess(d, '--workers', n) for n in '12')
     assert (one.returncode, two.returncode) == (2, 2) and one.stderr == two.stderr
     for part in ('data.jsonl:1501', 'data.jsonl:2901', '2 rows of data.jsonl are wrong', "KeyError: 'b'", 'my_formats.py'): assert part in two.stderr
-    assert os.listdir(d/'last_run_prepared') == []
+    assert not (d/'last_run_prepared').exists()
 
 
 def test_a_mistake_of_the_file_waits_for_the_rows_before_it(tmp_path):
@@ -172,7 +172,7 @@ def test_a_worker_that_is_killed_is_one_error_and_nothing_stays(tmp_path):
     run = preprocess(d, '--workers', '2', DEADLY='1')
     assert run.returncode == 1 and 'Traceback' not in run.stderr
     assert 'a worker process: was killed (SIGKILL)' in run.stderr and 'dataset_num_proc' in run.stderr
-    assert os.listdir(d/'last_run_prepared') == []
+    assert not (d/'last_run_prepared').exists()
     assert preprocess(d, '--workers', '2').returncode == 0
     assert preprocess(d, '--set', 'dataset_prepared_path=alone', '--workers', '1').returncode == 0
     assert contents(d/'last_run_prepared') == contents(d/'alone')
@@ -190,7 +190,7 @@ def test_workers_end_with_the_run(tmp_path, how):
     _, said = run.communicate(timeout=60)
     if how == signal.SIGINT:
         assert run.returncode == 130 and 'interrupted' in said.splitlines() and 'Traceback' not in said
-        assert os.listdir(d/'last_run_prepared') == [] and not any(map(alive, pids))
+        assert not (d/'last_run_prepared').exists() and not any(map(alive, pids))
         return
     until(lambda: not any(map(alive, pids)))
 
