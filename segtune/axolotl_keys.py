@@ -8,6 +8,7 @@ __all__ = ['ignored', 'refused', 'why_ignored', 'why_refused', 'is_given', 'fate
 # %% ../nbs/14_axolotl_keys.ipynb #cb0acdfc
 from fnmatch import fnmatchcase
 from typing import NamedTuple
+from .hints import counted
 
 # %% ../nbs/14_axolotl_keys.ipynb #762450ed
 def _spread(table): # {key or pattern: reason}
@@ -224,8 +225,8 @@ def _batch(t): # `batch_size` rows in all -> steps of accumulation
     if _is_count(steps) and not is_given(micro): name,by = 'micro_batch_size',steps
     else: name,by = 'gradient_accumulation_steps',micro if _is_count(micro) else 1
     if total%by or is_given(steps) and is_given(micro) and steps*micro!=total:
-        return wrong(f'is {total} rows, which micro_batch_size {micro or 1} does not give in '
-                     f'{steps or "whole"} steps of accumulation. Remove batch_size.')
+        return wrong(f'is {counted(total, "row")}, which micro_batch_size {micro or 1} does not give in '
+                     f'{counted(steps, "step") if steps else "whole steps"} of accumulation. Remove batch_size.')
     t.values[name] = total//by
     t.notes.append(('batch_size', f'batch_size: {total} is read as {name}: {total//by}'))
 

@@ -19,6 +19,7 @@ from . import __version__
 from .data.jobs import iter_encoded
 from .data.lineage import read_batches
 from .fast import probe_texts
+from .hints import counted
 from .laws import label_law, prompt_law, text_law
 from .segments import printable, visible
 from .storage import read_json, write_json
@@ -35,7 +36,7 @@ class Check(NamedTuple):
     def state(self)->str: # A word, since a colour is not read by everybody
         return {True:'holds', False:'BROKEN', None:'n/a'}[self.holds]
 
-def _rows(n): return f'{n:,} row{"s"*(n!=1)}'
+def _rows(n): return counted(n, 'row')
 
 def _none_of(name, wrong, n, good, bad): # a check that holds if no row is wrong
     if not n: return Check(name, None, 'no row of text to ask')
@@ -163,7 +164,7 @@ def _tokenizer_check(project, texts):
     for text,a,b in zip(texts, ours, theirs(texts, add_special_tokens=False)['input_ids']):
         if a.ids==b: continue
         return Check(name, False, f'AutoTokenizer gives other tokens for {visible(text[:40])!r}')
-    return Check(name, True, f'equal to AutoTokenizer on {len(texts):,} texts')
+    return Check(name, True, f'equal to AutoTokenizer on {counted(len(texts), "text")}')
 
 # %% ../nbs/19_certificate.ipynb #12f89c96
 def _same_run(project, settings): # why the run is not this project's, or None
@@ -193,7 +194,7 @@ def _run_checks(project):
     result,rung = run.get('result') or {},(run.get('result') or {}).get('rung')
     why = None if run.get('finished') else 'the run is not finished'
     why = why or _same_run(project, run.get('settings') or {}) or _weights_problem(folder)
-    good = f'{result.get("steps", 0):,} steps on these rows, with this tokenizer'
+    good = f'{counted(result.get("steps", 0), "step")} on these rows, with this tokenizer'
     step = f'{rung}: proved equal to the plain step before the run' if rung!='plain' else 'plain'
     known = rung in ('share','pack','pad','plain')
     return [Check('training', why is None, why or good),
@@ -213,7 +214,8 @@ class Certificate(NamedTuple):
         "The card in words."
         f,wide = self.facts,max(len(c.name) for c in self.checks)
         head = f'segtune certificate: {"holds" if self.holds else "BROKEN"}'
-        what = f'{f["config"]}, {f["base_model"]}: {_rows(f["rows"])}, {f["tokens"]:,} tokens, {f["trained"]:,} trained'
+        size = f'{_rows(f["rows"])}, {counted(f["tokens"], "token")}, {f["trained"]:,} trained'
+        what = f'{f["config"]}, {f["base_model"]}: {size}'
         return [head, what, *(f'  {c.state:6}  {c.name:{wide}}  {c.said}' for c in self.checks)]
 
     def __repr__(self): return '\n'.join(self.lines())

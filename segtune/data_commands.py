@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .console import ConfigPath, Overrides, command, finding_lines, open_project, tell_prepared, working
+from .hints import counted
 from .output import has_color, say, show, write
 from .ready import current, note_inputs, note_prepared
 from .segments import ConfigError
@@ -159,8 +160,8 @@ def _one_of(flag, value, known): # a `ConfigError` that names the flag
 def _print_report(project, path, n_rows, losses=None): # where it is, as a link that a terminal opens
     file = project.report(path, n_rows, losses)
     n = [o['rows'] for o in project.prepared.lint['rules']]
-    found = f'{len(n):,} lint rule{"s"*(len(n)!=1)} triggered' if n else 'no findings'
-    say(f'{file}: {project.prepared.count.rows:,} rows, {found}', Path(file).resolve().as_uri())
+    found = f'{counted(len(n), "lint rule")} triggered' if n else 'no findings'
+    say(f'{file}: {counted(project.prepared.count.rows, "row")}, {found}', Path(file).resolve().as_uri())
 
 def _print_stats(project):
     from segtune.data.manifest import row_facts
@@ -264,9 +265,9 @@ def eject(config:ConfigPath,
     files = _new_files(out, project)
     reports = _eject_all(project, files, config, set or [])
     for k,r in reports.items():
-        say(f'{files[k]}: {r.rows:,} rows, {len(r.inexact):,} of them not with the same tokens')
+        say(f'{files[k]}: {counted(r.rows, "row")}, {len(r.inexact):,} of them not with the same tokens')
     for r in reports.values():
-        if r.wrong: say(f'{len(r.wrong):,} wrong rows left out, as on_bad says:', *r.wrong[:20])
+        if r.wrong: say(f'{counted(len(r.wrong), "wrong row")} left out, as on_bad says:', *r.wrong[:20])
     say(f'{files["config"]}: reads {"them" if len(reports)>1 else "it"}')
     for o in [o for r in reports.values() for o in r.inexact][:5]: say(o)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from .hints import counted
 from .lint.linter import summary
 from .models import install_hint, packaged_path
 from .paths import find_path
@@ -146,7 +147,7 @@ def run_demo(
     base = demo_model(bundled_model)
     _heading('data: functions of your Python standard library, and what their authors say they do')
     written = write_starter(project, base, max_steps=max_steps)
-    for name,n in written.items(): print(f'{project}/data/{name}.jsonl: {n:,} rows')
+    for name,n in written.items(): print(f'{project}/data/{name}.jsonl: {counted(n, "row")}')
     _heading('a row: masked text has the label -100')
     _show_row(project)
     _heading('preprocess')

@@ -9,10 +9,11 @@ __all__ = ['EncodedRow', 'EncodedBatch', 'trained_chars', 'select_tokens', 'Wind
 from itertools import accumulate, chain
 from typing import NamedTuple
 import numpy as np
+from .hints import counted
 from .segments import Segment
 
 # %% ../nbs/09_encoded.ipynb #bec5e874
-def _tokens(o): return f'{len(o.ids):,} tokens, {int((np.asarray(o.labels)!=-100).sum()):,} trained'
+def _tokens(o): return f'{counted(len(o.ids), "token")}, {int((np.asarray(o.labels)!=-100).sum()):,} trained'
 
 def _cut(text, n=60): return text if len(text)<=n else text[:n-1]+'…'
 
@@ -39,7 +40,7 @@ class EncodedBatch(NamedTuple):
     marks:np.ndarray|None=None # int8, one per token, with `spans`: 1 a call of the tokenizer began, 2 read literally
     pieces:list|None=None # Each row's pieces: where the encoder cut it; None for a row that was tokens before
 
-    def __repr__(self): return f'EncodedBatch({len(self.starts)-1:,} rows, {_tokens(self)})'
+    def __repr__(self): return f'EncodedBatch({counted(len(self.starts)-1, "row")}, {_tokens(self)})'
     @property
     def lengths(self)->np.ndarray: return np.diff(self.starts)
     def row(self,

@@ -22,6 +22,7 @@ from .data.sources import find_rows, select_rows
 from .encoder import format_encoder
 from .formats.base import formats
 from .data.formats import RowFormat, find_format
+from .hints import counted
 from .look.view import RowView, as_row
 from .project import Project
 from .segments import DataError, Segment
@@ -218,7 +219,7 @@ class Run:
     def __repr__(self):
         r = self.result
         held = '' if r.eval_before is None else f', held-out loss {r.eval_before:.3f} -> {r.eval_after:.3f}'
-        return f'{r.steps:,} steps{held}'
+        return f'{counted(r.steps, "step")}{held}'
 
 # %% ../nbs/20_face.ipynb #0fab822a
 @patch

@@ -70,7 +70,9 @@ def text_law(
         got,want = encoder.tok.to_bytes(batch.row(i).ids),encoder.tok.to_bytes(own.row(i).ids)
         if got==want: continue
         a,b = _first_difference(got, want)
-        message = f'the tokens spell {a!r} where the text has {b!r} ({len(got)-len(want):+d} bytes in the row).'
+        more = len(got)-len(want)
+        size = f'{more:+d} byte{"s"*(abs(more)!=1)}'
+        message = f'the tokens spell {a!r} where the text has {b!r} ({size} in the row).'
         fix = 'The tokenizer rewrites text across this edge; move the edge.'
         if encoder.boundary=='axolotl': fix = 'Set boundary: split.'
         out.append(Finding('text', 'error', i, None, message, fix))

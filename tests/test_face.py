@@ -81,7 +81,7 @@ def test_rows_files_and_datasets_give_the_same_tokens(tok):
     made = [st.prepare(o, tok) for o in given]
     assert all(o.dataset()["input_ids"][:] == encoded[0]["input_ids"] for o in made)
     assert made[0].path == made[1].path and made[3].path == made[4].path
-    for o in made: assert "1 rows" in repr(o) and "Paris" in o._repr_html_() and repr(o[0]) == repr(o[-1])
+    for o in made: assert "1 row," in repr(o) and "Paris" in o._repr_html_() and repr(o[0]) == repr(o[-1])
 
 def test_a_generator_is_prepared_and_trained_like_a_list(tok):
     data = st.prepare((ROW for _ in range(3)), tok)

@@ -458,7 +458,7 @@ def test_rows_of_tokens_are_taken_as_they_are():
     assert batch.row(1).text == "<s> Hello\n</s>"
 
 @pytest.mark.parametrize("change,message", [
-    (dict(labels=[1]), "labels: has 1 numbers, and input_ids has 2"), (dict(labels=[5, -100]), r"labels\[0\]: expected -100 or 4"),
+    (dict(labels=[1]), "labels: has 1 number, and input_ids has 2"), (dict(labels=[5, -100]), r"labels\[0\]: expected -100 or 4"),
     (dict(input_ids=[4, 999999]), r"input_ids\[1\]: 999999 is no id"), (dict(input_ids=[4, "5"]), r"input_ids\[1\]: expected a whole number"),
     (dict(input_ids="45"), "input_ids: expected a list of numbers, got a string"), (dict(attention_mask=[1, 0]), r"attention_mask\[1\]: expected 1"),
     (dict(labels=None), "labels: expected a list of numbers, got null"),

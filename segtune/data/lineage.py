@@ -18,6 +18,7 @@ from ..encoder import format_encoder
 from .stamps import digest_of
 from .prepare import Prepared
 from .shards import ShardRow, Source, encode_shard
+from ..hints import counted
 from ..segments import DataError
 from ..storage import from_arrow
 
@@ -86,7 +87,7 @@ def origins(
 def _named(p, at): # name and line of each row, number of its source, and both columns
     source,line = origins(p)
     if bad := [i for i in at if not 0<=i<len(line)]:
-        raise DataError(f'there is no row {bad[0]}; the data has {len(line):,} rows, counted from 0.')
+        raise DataError(f'there is no row {bad[0]}; the data has {counted(len(line), "row")}, counted from 0.')
     return [(p.manifest['sources'][source[i]], int(line[i])) for i in at]
 
 def lineage(
@@ -181,7 +182,8 @@ def token_origin(
     "Where a token of a row came from."
     n = len(found.row.ids)
     if not 0<=token<n:
-        raise DataError(f'there is no token {token}; the row has {n:,} tokens, counted from 0.', source=found.place)
+        message = f'there is no token {token}; the row has {counted(n, "token")}, counted from 0.'
+        raise DataError(message, source=found.place)
     start,end = map(int, found.row.spans[token])
     ends = np.cumsum([len(s.text) for s in found.row.segments])
     k = min(int(np.searchsorted(ends, start, 'right')), len(ends)-1)

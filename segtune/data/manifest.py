@@ -17,6 +17,7 @@ from .cache import key_of, locked, writing
 from .shards import Source, default_options
 from ..formats.base import formats
 from ..formats.functions import function_outline, load_function
+from ..hints import counted
 from ..storage import write_json
 
 # %% ../../nbs/data/16_manifest.ipynb #5b000011
@@ -89,8 +90,8 @@ def row_facts(
 )->list[str]: # One line each; none where every row of every source was taken once
     "What was left out, cut, drawn or repeated."
     count = manifest['count']
-    changed = [f'{n:,} row{"s"*(n!=1)} {what}' for what,n in count['changed'].items()]
-    listed = [f'  {place}: {what}'+(f', {n:,} tokens' if n else '') for what,place,n in count['listed'][:most]]
+    changed = [f'{counted(n, "row")} {what}' for what,n in count['changed'].items()]
+    listed = [f'  {place}: {what}'+(f', {counted(n, "token")}' if n else '') for what,place,n in count['listed'][:most]]
     rest = sum(count['changed'].values())-len(listed)
     more = [f'  and {rest:,} more'] if rest and listed else []
     return [*manifest.get('chosen', ()), *changed, *listed, *more]

@@ -20,6 +20,7 @@ from fastcore.basics import patch
 from .. import __version__
 from .cache import atomic_dir, claimed, code_fingerprint, key_of, token_code, writing
 from .manifest import PreparedSet, nearest, read_manifest, what_is_known, write_manifest
+from ..hints import counted
 from ..options import EncodeOptions, RowOptions, WorkerOptions, SeedOptions, ShuffleOptions, takes
 from ..segments import ConfigError, DataError
 from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, take_notes
@@ -187,7 +188,7 @@ def explain(
 
 # %% ../../nbs/data/17_prepare.ipynb #ea929496
 def _empty(count, sources):
-    first = next((f'; the first is {place} with {n:,} tokens' for _,place,n in count.listed), '')
+    first = next((f'; the first is {place} with {counted(n, "token")}' for _,place,n in count.listed), '')
     why = ', '.join(count.lines()[1:])+first if first else 'the sources have no rows'
     names = ', '.join(s.name for s in sources[:3])+(f' and {len(sources)-3:,} more' if len(sources)>3 else '')
     advice = dict(long='Raise sequence_len, or check the data.', short='Lower min_sample_len, or check the data.')
@@ -323,7 +324,7 @@ def held_out_rows(
     "Rows to hold out for validation."
     k = math.ceil(n*val_set_size) if val_set_size<=1 else int(val_set_size)
     if k and k>=n:
-        message = f'{val_set_size} of {n} rows leaves none to train on. Make it smaller, or add rows.'
+        message = f'{val_set_size} of {counted(n, "row")} leaves none to train on. Make it smaller, or add rows.'
         raise ConfigError(message, field='val_set_size')
     return list(range(n-k, n)) if shuffle_merged_datasets is False else sorted(sample_rows(n, k, seed) if k else [])
 

@@ -19,6 +19,7 @@ from .findings import prepare_and_lint, row_findings, stats_of
 from .lineage import origins, read_batches, source_rows, truncate_row
 from .prepare import Prepared
 from .shards import Source
+from ..hints import counted
 from ..options import HoldOutOptions, RowOptions, WorkerOptions, takes
 from ..lint.linter import summary
 from ..lint.rules import rules
@@ -85,7 +86,7 @@ def prepare_data(
 # %% ../../nbs/data/21_prepared.ipynb #6449c041
 def _row_number(i, n): # from 0; negative ones count from the end
     at = index(i)+n*(index(i)<0)
-    if not 0<=at<n: raise IndexError(f'there is no row {i}; the data has {n:,} rows, counted from 0')
+    if not 0<=at<n: raise IndexError(f'there is no row {i}; the data has {counted(n, "row")}, counted from 0')
     return at
 
 @patch

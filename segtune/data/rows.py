@@ -15,6 +15,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from .files import raising
 from .parts import Reader
+from ..hints import counted
 from ..options import SeedOptions
 from ..segments import ConfigError, printable
 
@@ -166,7 +167,7 @@ def mix_rows(
     counts,out = [sum(map(n_rows, o)) for o in datasets],[]
     wanted = mixed_counts(counts, weights, strategy)
     for sources,w,n,k in zip(datasets, weights, counts, wanted):
-        note = f'{_title(sources)}: {k:,} rows of {n:,}, {k/sum(wanted):.1%} of the mixture (weight {w:g})'
+        note = f'{_title(sources)}: {counted(k, "row")} of {n:,}, {k/sum(wanted):.1%} of the mixture (weight {w:g})'
         first,*rest = take_rows(sources, k, seed)
         out.append([replace(first, notes=[*sources[0].notes, note]), *rest])
     return out
@@ -234,7 +235,7 @@ def _without(r, lines): # a source without some lines
 
 def _dropped_note(name, lines, path):
     shown = ', '.join(map(str, sorted(lines)[:10]))+(f' and {len(lines)-10:,} more' if len(lines)>10 else '')
-    return f'{name}: {len(lines):,} row{"s"*(len(lines)>1)} dropped, as {fspath(path)} says: {shown}'
+    return f'{name}: {counted(len(lines), "row")} dropped, as {fspath(path)} says: {shown}'
 
 # %% ../../nbs/data/08_rows.ipynb #c751b227
 def drop_rows(

@@ -18,6 +18,7 @@ from ..encoded import EncodedBatch
 from ..encoder import Encoder
 from .files import sift
 from .formats import RowFormat
+from ..hints import counted
 from ..options import RowOptions
 from ..segments import ConfigError, DataError
 from .sources import Rows
@@ -87,8 +88,8 @@ class PrepareStats:
     def lines(self)->list[str]: # For a terminal
         "The count in words."
         share = f' ({self.trained/self.tokens:.1%})' if self.tokens else ''
-        out = [f'{self.rows:,} rows, {self.tokens:,} tokens, {self.trained:,} of them trained{share}']
-        return out + [f'{n:,} row{"s"*(n!=1)} {what}' for what,n in self.changed.items()]
+        out = [f'{counted(self.rows, "row")}, {counted(self.tokens, "token")}, {self.trained:,} of them trained{share}']
+        return out + [f'{counted(n, "row")} {what}' for what,n in self.changed.items()]
 
 # %% ../../nbs/data/11_shards.ipynb #5a10c001
 default_options = RowOptions()

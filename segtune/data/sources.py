@@ -18,7 +18,7 @@ from .kinds import is_data_file, kind_of
 from .parts import FileParts, Origin, Reader, fsspec_state, http_state
 from ..options import SeedOptions
 from .rows import Rows, limit_rows, n_rows, shard_rows, slice_rows
-from ..hints import suggest
+from ..hints import counted, suggest
 from ..segments import ConfigError, DataError, MissingError, printable
 from .splits import directory_splits, named_files, split_parts
 
@@ -250,7 +250,9 @@ def _limited(sources, title, max_rows, seed, notes):
 def _repeated(sources, title, repeat, notes):
     if not (type(repeat) is int and repeat>0):
         raise ConfigError(f'expected a number of times from 1, got {repeat!r}.', field='repeat')
-    notes.append(f'{title}: {sum(map(n_rows, sources)):,} rows are read {repeat} times (repeat)')
+    n = sum(map(n_rows, sources))
+    read = f'{counted(n, "row")} {"is" if n==1 else "are"} read'
+    notes.append(f'{title}: {read} {counted(repeat, "time")} (repeat)')
     return sources+[replace(r, notes=[]) for r in sources]*(repeat-1)
 
 # %% ../../nbs/data/09_sources.ipynb #cda59594

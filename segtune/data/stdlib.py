@@ -14,6 +14,7 @@ from itertools import dropwhile
 from math import gcd
 from pathlib import Path
 from typing import NamedTuple
+from ..hints import counted
 from ..segments import ConfigError, MissingError, Segment, segments2row
 
 # %% ../../nbs/data/23_stdlib.ipynb #3e528b1a
@@ -188,7 +189,7 @@ def write_stdlib(
     "Write `train.jsonl` and `held_out.jsonl`."
     train,apart,n_repeated = split_by_module(list(stdlib_rows(eos, max_chars, root)), held_out)
     if not train or not apart:
-        found = f'{len(train)} rows to train on and {len(apart)} held out'
+        found = f'{counted(len(train), "row")} to train on and {len(apart)} held out'
         raise ConfigError(f'{found}; both are needed. Change `held_out`, `max_chars` or `root`.')
     parts = dict(train=_spread(train)[:max_rows], held_out=_spread(apart)[:max_rows])
     folder = Path(folder)

@@ -10,6 +10,7 @@ import csv, io
 from collections.abc import Iterator
 from os import PathLike
 from .kinds import first_line, open_bytes
+from ..hints import counted
 from ..segments import DataError
 
 # %% ../../nbs/data/03_tables.ipynb #8af9c487
@@ -55,7 +56,7 @@ def read_csv(
         else: yield n, cells if isinstance(cells, DataError) else _wrong_cells(head, cells, name, n)
 
 def _wrong_cells(head, cells, name, n):
-    msg = f'expected {len(head)} cells ({", ".join(head)}), got {len(cells)}.'
+    msg = f'expected {counted(len(head), "cell")} ({", ".join(head)}), got {len(cells)}.'
     return DataError(f'{msg} Quote cells that hold a comma or a newline.', source=name, row=n)
 
 # %% ../../nbs/data/03_tables.ipynb #f2543917

@@ -15,7 +15,7 @@ from math import isfinite
 from string import Formatter
 from typing import NamedTuple
 from ..pieces import find_boundary
-from ..hints import suggest
+from ..hints import counted, suggest
 from ..segments import ConfigError, DataError, Segment, json_type
 from ..tokenizer_file import named_faults
 
@@ -90,7 +90,7 @@ def noted(
     "Notes in words, with their count and first place."
     def one(what, n, place, _):
         first = f', first {place}' if place else ''
-        return f'{what} ({n:,} row{"s"*(n!=1)}{first})' if n else what
+        return f'{what} ({counted(n, "row")}{first})' if n else what
     return [one(what, *o) for what,o in notes.items()]
 
 # %% ../../nbs/formats/00_base.ipynb #4f03f541

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from itertools import accumulate, groupby
 from .base import FormatContext, register
 from ..encoder import TokenRow
+from ..hints import counted
 from ..segments import DataError, Segment, json_type, row2segments
 
 # %% ../../nbs/formats/08_tokenized.ipynb #a7b0c007
@@ -23,7 +24,7 @@ def _ints(row, name, at): # a list of whole numbers
 
 def _same_length(ids, other, name, at):
     if len(other)==len(ids): return
-    message = f'has {len(other)} numbers, and input_ids has {len(ids)}. They must be as many.'
+    message = f'has {counted(len(other), "number")}, and input_ids has {len(ids)}. They must be as many.'
     raise DataError(message, field=name, **at)
 
 # %% ../../nbs/formats/08_tokenized.ipynb #a7b0c019

@@ -15,7 +15,7 @@ import segtune.lint.edges, segtune.lint.row_rules, segtune.lint.text_rules # noq
 from fastcore.basics import patch
 from ..encoded import EncodedBatch
 from ..encoder import Encoder
-from ..hints import suggest
+from ..hints import counted, suggest
 from ..laws import Finding
 from .rules import LintBatch, LintContext, aliases, apply_rule, rule_url, rules
 from .set_rules import RowIndex
@@ -206,8 +206,6 @@ def rows_by_rule(self:Linter)->dict[str,np.ndarray]: # Rule -> rows, numbered as
     return out
 
 # %% ../../nbs/lint/06_linter.ipynb #de4339ee
-def _n(n, word): return f'{n:,} {word}{"s"*(n!=1)}'
-
 def _where(o): # file, line and row of an example
     return o['place'] if o['row'] is None or o['place'].startswith('row ') else f'{o["place"]} (row {o["row"]})'
 
@@ -223,8 +221,8 @@ def summary(
 )->list[str]: # Lines
     "A report in words."
     if not report['rules']: return ['lint: nothing found']
-    out = ['lint: '+', '.join(_n(n, o) for o,n in report['severities'].items() if n)]
+    out = ['lint: '+', '.join(counted(n, o) for o,n in report['severities'].items() if n)]
     for r in report['rules']:
-        out += ['', f'{r["severity"]} {r["id"]}: {_n(r["rows"], "row")}. {r["why"]}']
+        out += ['', f'{r["severity"]} {r["id"]}: {counted(r["rows"], "row")}. {r["why"]}']
         out += [*_examples(r['examples']), f'  Fix: {r["mend"]}', f'  More: {rule_url(r["id"])}']
     return out

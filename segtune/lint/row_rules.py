@@ -247,7 +247,11 @@ def _turn_without_eos(f):
 # %% ../../nbs/lint/03_row_rules.ipynb #92c8df34
 @rule('untrained', 'warning', 'The row costs time and teaches nothing.',
       'Set "label": true on the segments to be learned, or remove the row.')
-def _untrained(f): return np.flatnonzero(f.n_trained==0), lambda i: (None, f'none of its {f.n[i]:,} tokens is trained')
+def _untrained(f):
+    def explain(i):
+        only = 'its only token is not trained'
+        return None, only if f.n[i]==1 else f'none of its {f.n[i]:,} tokens is trained'
+    return np.flatnonzero(f.n_trained==0), explain
 
 # %% ../../nbs/lint/03_row_rules.ipynb #6522838c
 @rule('all-trained', 'warning', 'The prompt takes its share of the loss, and the model learns to write prompts too.',

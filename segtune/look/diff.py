@@ -11,6 +11,7 @@ from html import escape
 from collections import deque
 from itertools import groupby, zip_longest
 from typing import NamedTuple
+from ..hints import counted
 from .view import ViewedToken, token_html, as_row, describe, view_css, view_tokens
 from .terminal import token_text
 
@@ -102,7 +103,7 @@ def _diff_lines(d, width):
     from rich.text import Text
     yield Text(d.summary, 'bold', overflow='fold')
     for folded,pairs in fold_alike(d.pairs):
-        if folded: yield Text(f'… {len(pairs):,} tokens alike …', 'dim italic')
+        if folded: yield Text(f'… {counted(len(pairs), "token")} alike …', 'dim italic')
         else:
             for line in _columns(pairs, width-max(map(len, d.names))-3): yield from _stack(line, d.names)
 
@@ -121,7 +122,8 @@ def _diff_html(d):
     for folded,pairs in fold_alike(d.pairs):
         html = ''.join(map(_pair_html, pairs))
         html = f'<div class="sg-cols">{html}</div>'
-        if folded: html = f'<details class="sg-fold"><summary>{len(pairs):,} tokens alike</summary>{html}</details>'
+        alike = f'<summary>{counted(len(pairs), "token")} alike</summary>'
+        if folded: html = f'<details class="sg-fold">{alike}{html}</details>'
         parts.append(html)
     where = [f'<span class="sg-cell">{side}: {escape(name)}</span>' for side,name in zip(('above','below'), d.names)]
     names = f'<span class="sg-col sg-names">{"".join(where)}</span>'
@@ -142,7 +144,8 @@ class RowDiff:
         "How much differs."
         n = [sum(getattr(p, side) is not None for p in self.pairs) for side in 'ab']
         kinds = [f'{k} differ in {w}' for w in ('token','label') if (k := sum(p.differs==w for p in self.pairs))]
-        return f'{self.names[0]} {n[0]:,} tokens, {self.names[1]} {n[1]:,}: ' + (', '.join(kinds) or 'no difference')
+        sizes = f'{self.names[0]} {counted(n[0], "token")}, {self.names[1]} {n[1]:,}'
+        return f'{sizes}: ' + (', '.join(kinds) or 'no difference')
 
     @property
     def table(self): # A DataFrame, one line per pair
@@ -158,7 +161,6 @@ class RowDiff:
     def _repr_html_(self): return _diff_html(self)
     def __rich_console__(self, console, options): return _diff_lines(self, options.max_width)
     def __repr__(self): return '\n'.join(o.plain for o in _diff_lines(self, 80))
-
 
 # %% ../../nbs/look/02_diff.ipynb #8a380c09
 def diff_rows(

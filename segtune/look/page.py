@@ -9,6 +9,7 @@ __all__ = ['group_findings', 'n_rows', 'findings_html', 'groups_html', 'histogra
 from html import escape
 import numpy as np
 from fastcore.basics import patch
+from ..hints import counted
 from .stats import by_source, length_histogram, round_step, share_histogram, totals
 from .trained import TrainedTokens
 from ..segments import visible
@@ -37,7 +38,7 @@ def group_findings(
     return order, told, [rows(r['id']) for r in order]
 
 # %% ../../nbs/look/07_page.ipynb #6493939b
-def n_rows(n): return f'{n:,} row{"s"*(n!=1)}'
+def n_rows(n): return counted(n, 'row')
 
 def _button(name, value, text, kind=''):
     return f'<button class="{kind}" data-filter="{name}" data-value="{escape(str(value))}">{text}</button>'
@@ -91,7 +92,7 @@ def groups_html(
         rest = f' and {len(g)-4:,} more' if len(g)>4 else ''
         return f'<li>{", ".join(map(one, g[:4]))}{rest} {_button(filter, k, f"show {len(g):,}")}</li>'
     order = sorted(enumerate(groups), key=lambda o: -len(o[1]))
-    more = f'<p class="soft">{len(groups)-n:,} more groups</p>' if len(groups)>n else ''
+    more = f'<p class="soft">{counted(len(groups)-n, "more group")}</p>' if len(groups)>n else ''
     return f'<ul class="groups">{"".join(line(*o) for o in order[:n])}</ul>{more}' if groups else ''
 
 # %% ../../nbs/look/07_page.ipynb #9d5b4eb4

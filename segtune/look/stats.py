@@ -9,6 +9,7 @@ __all__ = ['row_stats', 'totals', 'by_source', 'round_step', 'length_histogram',
 # %% ../../nbs/look/03_stats.ipynb #be6ae6f8
 import math
 import numpy as np
+from ..hints import counted
 from ..segments import MissingError
 from .view import as_row
 
@@ -155,7 +156,8 @@ def stats_lines(
 )->list[str]: # Lines
     "The statistics of a dataset as text."
     t = totals(df, sequence_len)
-    out = [f'{t["rows"]:,} rows, {t["tokens"]:,} tokens, {t["trained"]:,} of them trained ({t["share"]:.1%})']
+    size = f'{counted(t["rows"], "row")}, {counted(t["tokens"], "token")}'
+    out = [f'{size}, {t["trained"]:,} of them trained ({t["share"]:.1%})']
     lengths = f'shortest {t["shortest"]:,}, median {t["median"]:,}, 95% up to {t["p95"]:,}, longest {t["longest"]:,}'
     out.append(f'tokens in a row: {lengths}'+(f'; sequence_len is {sequence_len:,}' if sequence_len else ''))
     if t['untrained']: out.append(f'rows without a trained token: {t["untrained"]:,}')

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from fastcore.basics import patch
 from ..encoded import EncodedRow
 from ..encoder import Encoder
+from ..hints import counted
 from ..segments import mark, printable, row2segments, visible
 from ..tokenizer import special_ids
 
@@ -262,7 +263,7 @@ def counts(
 )->str: # `14 tokens, 11 trained (79%)`
     "How many tokens, and how many of them are trained."
     n,k = len(tokens),sum(t.trained for t in tokens)
-    return f'{n:,} token{"s"*(n!=1)}, {k:,} trained ({round(100*k/max(n,1))}%)'
+    return f'{counted(n, "token")}, {k:,} trained ({round(100*k/max(n,1))}%)'
 
 # %% ../../nbs/look/00_view.ipynb #202e4fcd
 class RowView:
@@ -317,7 +318,7 @@ class RowsView:
     def __getitem__(self, i): return RowView(self.tok, self.rows[i], self.place(i))
     def __repr__(self): # the first three, one under the other
         first = [f'{self.place(i)}\n{self[i]!r}' for i in range(min(3, len(self)))]
-        return '\n\n'.join([f'{len(self):,} row{"s"*(len(self)!=1)}', *first])
+        return '\n\n'.join([counted(len(self), 'row'), *first])
 
     def _repr_html_(self): # the first one, so that there is something to see
         first = f'; the first of them:</p>{self[0]._repr_html_()}' if len(self) else '</p>'

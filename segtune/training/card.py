@@ -10,6 +10,7 @@ import os, platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import torch
+from ..hints import counted
 
 # %% ../../nbs/training/28_card.ipynb #b9ad1a54
 _packages = ('segtune','torch','transformers','peft','accelerate','tokenizers','datasets')
@@ -56,7 +57,7 @@ def card_text(
     what = f'An adapter (`{adapter}`) for `{name}`' if adapter else f'`{name}`, every weight trained'
     size = f'{trained["trained"]:,} of {trained["total"]:,} parameters were trained' if trained else 'Trained'
     lines = [*_head(base, adapter), '', f'# {name}, fine-tuned', '',
-             f'{what}. {size}, in {result["steps"]:,} steps.', '',
+             f'{what}. {size}, in {counted(result["steps"], "step")}.', '',
              *_loss_lines(result), '', '## Settings', '', *given, f'- rows: `{settings.get("train_rows")}`', '',
              '## Made with', '', ', '.join(f'{k} {v}' for k,v in versions.items()), '',
              'The prompts are plain text segments; only those marked as trained are in the loss. '

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from ..hints import counted
 from ..segments import RunError, SegtuneError
 from ..storage import disk_full, file_digest, read_json, write_json
 
@@ -247,7 +248,8 @@ def decide_start(
     if resume: return _resumed(d, run, settings, log)
     fix = 'choose another output_dir, or overwrite it (--overwrite).'
     if run['finished']:
-        raise RunError(f'holds a finished run of {run["result"]["steps"]} steps. {fix.capitalize()}', source=str(d))
+        steps = counted(run['result']['steps'], 'step')
+        raise RunError(f'holds a finished run of {steps}. {fix.capitalize()}', source=str(d))
     if newest := newest_checkpoint(d, lambda o: None, contents=False):
         raise RunError(f'holds an unfinished run, stopped after {newest.name}. Resume it (--resume), {fix}',
                        source=str(d))

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
+from ..hints import counted
 from ..options import SeedOptions
 from ..segments import DataError, RunError
 from .packages import need_packages
@@ -205,12 +206,12 @@ def _row(o, models): # a line of the table as text
 def lines(self:Evaluation)->list[str]:
     "The table as text."
     n,asked = len(self.sources),sum(r.answer is not None for r in self.results[self.last])
-    out = [f'{n:,} rows, {self.n_tokens:,} trained tokens, {asked:,} answered']
+    out = [f'{counted(n, "row")}, {counted(self.n_tokens, "trained token")}, {asked:,} answered']
     models,several = list(self.results),len(set(self.sources))>1
     names = ''.join(f'{m:>10}' for m in models)+('  difference, 95% interval' if len(models)>1 else '')
     for source,part in self.table().groupby('source', sort=False):
         rows = n if source=='all' else self.sources.count(source)
-        if several: out += ['', f'{source} ({rows:,} row{"s"*(rows>1)})']
+        if several: out += ['', f'{source} ({counted(rows, "row")})']
         out += [f'{"":15}{names}', *(_row(o, models) for o in part.to_dict('records'))]
     return out
 

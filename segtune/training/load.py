@@ -8,6 +8,7 @@ __all__ = ['load_adapter', 'base_of', 'check_tokenizer']
 # %% ../../nbs/training/32_load.ipynb #a17d5612
 import os, warnings
 from pathlib import Path
+from ..hints import counted
 from ..segments import RunError
 from ..tokenizer import at_revision, load_tokenizer
 from .packages import need_packages, quiet
@@ -109,7 +110,8 @@ def check_tokenizer(
     pad = tok.backend.token_to_id(tok.pad) if tok.pad else None
     lost = [i for i in token_ids(tok) if i>=max(table, rows) and i not in trained and i!=pad]
     if not lost: return
-    what = f'{len(lost):,} tokens, from id {lost[0]}, for which neither the base model nor the adapter has a row'
+    ids = f'{counted(len(lost), "token")}, from id {lost[0]}'
+    what = f'{ids}, for which neither the base model nor the adapter has a row'
     raise RunError(f'its tokenizer has {what}. {fix}', source=os.fspath(d))
 
 # %% ../../nbs/training/32_load.ipynb #70145d25

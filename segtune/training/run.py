@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from ..hints import counted
 from ..options import ComputeOptions, TrainOptions, takes
 from ..segments import ConfigError, RunError
 from ..tokenizer import at_revision, load_tokenizer
@@ -57,7 +58,7 @@ def _model(base_model, tok, o, log, n_tasks=1):
     rows,base_tok = embedding_rows(model),load_tokenizer(base_model)
     new = resize_vocabulary(model, tok, base_tok, o=o)
     if new:
-        tokens = f'{len(new)} new token{"s" if len(new)>1 else ""}'
+        tokens = counted(len(new), 'new token')
         log(f'{tokens} ({tok.decode(new)}): the embedding rows are trained too.')
     now = embedding_rows(model)
     if now>rows: log(f'the embedding has {now:,} rows now, {rows:,} before.')
