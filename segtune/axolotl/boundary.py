@@ -19,21 +19,26 @@ from ..tokenizer_file import named_faults
 class TiedSegment(Segment):
     "A segment that says how it hangs on the one before it."
     tie = '' # `count`, `touch` or `tail`
+    first = None # Under `touch`: the token of the call at which this label begins, if known
 
     def _replace(self, **fields):
-        return tied(Segment(*self)._replace(**fields), self.tie)
-    def __eq__(self, other): return tuple(self)==tuple(other) and self.tie==tie_of(other)
+        return tied(Segment(*self)._replace(**fields), self.tie, None if 'text' in fields else self.first)
+    def _key(self): return (*self, self.tie, self.first)
+    def __eq__(self, other): return self._key()==(*other, tie_of(other), getattr(other, 'first', None))
     def __ne__(self, other): return not self==other
-    def __hash__(self): return hash((*self, self.tie))
-    def __repr__(self): return f'tied({Segment(*self)!r}, {self.tie!r})'
+    def __hash__(self): return hash(self._key())
+    def __repr__(self):
+        first = '' if self.first is None else f', {self.first}'
+        return f'tied({Segment(*self)!r}, {self.tie!r}{first})'
 
 def tied(
     segment:Segment, # It follows another of the same row
     tie:str, # `count`, `touch` or `tail`
+    first:int|None=None, # The token of its call, from 0, at which its label begins, where that is known
 )->TiedSegment:
     "The segment, tied to the one before it."
     out = TiedSegment(*segment)
-    out.tie = tie
+    out.tie,out.first = tie,first
     return out
 
 def tie_of(
@@ -43,10 +48,10 @@ def tie_of(
     return getattr(segment, 'tie', '')
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #5ab54b7a
-class Call(namedtuple('Call', (*Piece._fields,'part','rule','runs'), defaults=(0,'',()))):
+class Call(namedtuple('Call', (*Piece._fields,'part','rule','runs','firsts'), defaults=(0,'',(),()))):
     """A `Piece`, and what axolotl does with it. Calls of one `part` are cut together when the part is too long. `rule`
     says how a label changes inside: not at all (''), by `count` or by `touch`; `runs` are then `(end, label)` of each
-    run of characters."""
+    run of characters, and `firsts` the tokens at which the label changes, where they are known."""
 
 def _calls(segments): # [(segments of one call, part), ...]
     out,part = [],0
@@ -58,13 +63,18 @@ def _calls(segments): # [(segments of one call, part), ...]
             out.append(([s], part))
     return out
 
+def _firsts(group): # the tokens at which the label changes; empty where one of them is not known
+    firsts = [getattr(s, 'first', None) for r,s in zip(group, group[1:]) if r.label!=s.label]
+    return () if None in firsts else tuple(firsts)
+
 def _one_call(group, part, start): # a group of segments that are read alike
     s = group[0]
     text = s.text if len(group)==1 else ''.join(o.text for o in group)
     if all(o.label==s.label for o in group): return Call(text, s.label, s.special, True, start, part)
     runs = tuple(zip(accumulate(len(o.text) for o in group), (o.label for o in group)))
-    return Call(text, s.label, s.special, True, start, part, tie_of(group[-1]), runs)
+    return Call(text, s.label, s.special, True, start, part, tie_of(group[-1]), runs, _firsts(group))
 
+# %% ../../nbs/axolotl/00_boundary.ipynb #5ab54b7d
 def _group_calls(tok, group, part, start):
     if all(s.special==group[0].special for s in group): return [_one_call(group, part, start)]
     plain = merge_segments(Segment(*s)._replace(fresh=False) for s in group)
@@ -82,7 +92,7 @@ def axolotl_calls(
     for group,part in _calls(segments):
         out += _group_calls(tok, group, part, at)
         at = out[-1].start+len(out[-1].text)
-    return out if start==0 or not out else [out[0]._replace(prefix=False), *out[1:]]
+    return out if start==0 or not out else [out[0]._replace(prefix=False, firsts=()), *out[1:]]
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #76b82b50
 def overlapping(
@@ -106,20 +116,24 @@ def _touched(p, spans):
     starts = [0, *(e for e,_ in p.runs)]
     return overlapping(spans-p.start, [(a,b) for a,(b,l) in zip(starts, p.runs) if l])
 
+def _numbered(p, n): # the label changes at the tokens that the call names
+    return (np.searchsorted(p.firsts, np.arange(n), 'right')%2==1) != p.runs[0][1]
+
 # %% ../../nbs/axolotl/00_boundary.ipynb #3bda4519
 @register_boundary
 class Axolotl(Boundary):
     "Every call by itself, with the space that the tokenizer adds."
     name = 'axolotl'
     def pieces(self, tok, segments, start=0): return axolotl_calls(tok, segments, start)
-    def needs_spans(self, pieces): return any(p.rule=='touch' for p in pieces)
+    def needs_spans(self, pieces): return any(p.rule=='touch' and not p.firsts for p in pieces)
 
     def labels(self, tok, rows, pieces, n, starts, spans):
         trained,ends = super().labels(tok, rows, pieces, n, starts, spans),np.cumsum(n)
         for p,size,end in zip(pieces, n, ends):
             if not p.rule: continue
             mine = slice(end-size, end)
-            trained[mine] = _counted(tok, p, size) if p.rule=='count' else _touched(p, spans[mine])
+            if p.firsts: trained[mine] = _numbered(p, size)
+            else: trained[mine] = _counted(tok, p, size) if p.rule=='count' else _touched(p, spans[mine])
         return trained
 
     def kept(self, pieces, n, cut):
@@ -160,6 +174,16 @@ def eos_segments(
     return [tied(eos, 'tail') if text or i else eos for i in range(n-text.endswith(context.eos))]
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #f87d5453
+def _without_bos(context, pieces): # axolotl takes a BOS token off the answer, also one that is the data's own
+    bos = context.names.get('bos_token')
+    if not context.axolotl or context.bos or not bos: return pieces
+    if not ''.join(text for text,_ in pieces).startswith(bos): return pieces
+    out,left = [],len(bos)
+    for text,data in pieces:
+        out.append((text[left:], data))
+        left = max(left-len(text), 0)
+    return out
+
 def prompt_and_answer(
     context:FormatContext, # The special tokens, boundary and length limit to write for
     prompt:list[tuple[str,bool]], # The masked pieces
@@ -170,4 +194,6 @@ def prompt_and_answer(
     said = ''.join(text for text,_ in answer)
     begun = bos_segments(context) if prompt or not context.axolotl else []
     end = eos_segments(context, said, n_eos) if said or not context.axolotl else []
-    return begun + call_segments(context, prompt, False) + call_segments(context, answer, True) + end
+    kept = call_segments(context, _without_bos(context, answer), True)
+    if said and not kept: end = [Segment(*s) for s in end] # tied to nothing
+    return begun + call_segments(context, prompt, False) + kept + end

@@ -7,14 +7,16 @@ __all__ = ['token_segments', 'end_options']
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #e5f0c004
 from functools import partial
+from .boundary import tied
 from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date,
                                   range_segments, render_messages, template_options, training_of, same_without,
                                   tools_left_out)
 from ..pieces import find_boundary
-from ..formats.messages import message_reader, role_names
+from ..formats.messages import joined, message_reader, part_text, read_detail, read_flag, read_parts, role_names
 from ..formats.base import nearest, note, register
 from ..segments import ConfigError, DataError, Segment
-from ..formats.templates import ContentSpan, locate_contents, render, template_identity, template_of
+from ..formats.templates import (ContentSpan, locate_contents, render, template_identity, template_of,
+                                       thought_keys)
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #dfbc32e6
 def _difference(dummy, full): # (start, end) in tokens of what differs, or None
@@ -23,11 +25,12 @@ def _difference(dummy, full): # (start, end) in tokens of what differs, or None
     end = next((len(full)-k for k in range(shared) if dummy[-1-k]!=full[-1-k]), None)
     return None if start is None or end is None or end<=start else (start, end)
 
-def _find_turn(context, template, r, i):
+def _find_turn(context, template, r, i, ranged=False): # where message i stands in tokens, or None
     if i==0 and r.messages[0]['role']=='system' and 'mistral' in context.source.lower(): return None
-    more = {**r.more, 'real_last_index': len(r.messages)-1}
+    more = r.more if len(r.messages)==1 else {**r.more, 'real_last_index': len(r.messages)-1}
     def ids(turns): return context.encode(render(template, turns, context, r.at, **more))[0]
-    dummy = dict(role=r.messages[i]['role'], content='[[dummy_message]]')
+    thoughts = {k:v for k,v in r.messages[i].items() if k in thought_keys} if ranged else {}
+    dummy = dict(role=r.messages[i]['role'], content='[[dummy_message]]', **thoughts)
     return _difference(ids([*r.messages[:i], dummy]), ids(r.messages[:i+1]))
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #e5f0c008
@@ -51,46 +54,59 @@ def _detail_tokens(context, content, ranges): # which tokens of the content alon
     return [any(t and s>=a and e<=b for a,b,t in moved) for s,e in spans]
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #b034e76c
-def _touching(places, offsets, i, ranges): # tokens that touch these characters of message i's content
-    done,out = 0,set()
-    for p in (p for p in places if p.message==i and p.part>=0):
-        spans = [(min(max(p.start+o-done-p.lead, p.start), p.end) for o in r) for r in ranges]
-        for a,b in spans: out |= {k for k,(s,e) in enumerate(offsets) if a<b and s<b and max(e, s+1)>a}
-        done += p.end-p.start
+def _part_ranges(m, i, at): # the parts of a content as ranges, where one of them has a flag
+    if read_parts(m, i, at) is None: return None
+    out,end = [],0
+    for j,p in enumerate(m['content']):
+        start,end = end,end+len(part_text(p))
+        flag = read_flag(p, ('train','weight'), at, f'messages[{i}].content[{j}]')
+        if start<end: out.append((start, end, flag is not False))
     return out
 
-def _turn_labels(context, r, offsets, i, t, detail, found): # tokens of message i that are trained
-    if detail and t.trained and found:
-        flags = _detail_tokens(context, r.messages[i]['content'], detail)
-        return {found[0]+k for k,on in enumerate(flags) if on and found[0]+k<len(offsets)}
-    whole = set(range(*found)) if t.trained and found else set()
-    masked = _touching(r.places, offsets, i, t.masked)
-    extra = _touching(r.places, offsets, i, t.extra)
-    return whole-masked | extra
+def _trained(m, i, roles, field, detail, at): # (is the turn trained?, its ranges: `(start, end, trained)`, or None)
+    flag,ranges = read_flag(m, (field,) if field else (), at, f'messages[{i}]'),read_detail(m, detail, i, at)
+    parts = _part_ranges(m, i, at)
+    if parts is not None: ranges = parts
+    if flag is not None: return flag, ranges
+    return (m['role'] in roles, None) if ranges is None else (bool(ranges), ranges)
+
+def _turn_tokens(context, content, found, ranges): # tokens of a trained turn that are trained
+    if not ranges: return range(*found)
+    return (found[0]+k for k,on in enumerate(_detail_tokens(context, content, ranges)) if on)
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #b034e772
 def _end_mark(ids, tokens, end): # the place of the end mark that closes a turn, or None
     at = next((j for j in range(end, len(ids)) if ids[j] in tokens), -1)
     return None if at==-1 or abs(at-end)>3 else at
 
-def _token_labels(context, template, r, ids, offsets, training, details, ends, turn_ends): # one bool per token
+def _token_labels(context, template, r, ids, turns, ends, turn_ends): # one bool per token
     eos = context.encode(context.eos)[0] if context.eos else []
     marks = [(turn_ends[1], [context.encode(t)[0][0] for t in turn_ends[0]]), (ends, eos[:1])]
     out,last = [False]*len(ids),[None,None]
-    for i,t in enumerate(training):
-        if not t.trained and not t.extra and 'all' not in (ends, turn_ends[1]): continue
-        found = _find_turn(context, template, r, i)
-        for k in _turn_labels(context, r, offsets, i, t, details[i], found): out[k] = True
+    for i,(trained,ranges) in enumerate(turns):
+        if not trained and 'all' not in (ends, turn_ends[1]): continue
+        found = _find_turn(context, template, r, i, bool(ranges))
+        if trained and found:
+            for k in _turn_tokens(context, r.messages[i].get('content'), found, ranges):
+                if k<len(out): out[k] = True
         for k,(when,tokens) in enumerate(marks):
             at = _end_mark(ids, tokens, found[1] if found else -1)
             if at is None: continue
             last[k] = at
-            if when=='all' or when=='turn' and t.trained: out[at] = True
+            if when=='all' or when=='turn' and trained: out[at] = True
     for (when,_),at in zip(marks, last):
         if when=='last' and at is not None: out[at] = True
     return out
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #b034e774
+def _with_firsts(segments, starts, firsts): # the segments, with the tokens at which their labels begin
+    if sorted({*starts})!=starts or 0 in starts: return segments # not to be said of characters
+    known,out,pos = dict(zip(starts, firsts)),[],0
+    for s in segments:
+        out.append(tied(s, 'touch', known[pos]) if pos in known else s)
+        pos += len(s.text)
+    return out
+
 def token_segments(
     text:str, # A rendered conversation
     offsets:list[tuple[int,int]], # Of each token, in characters
@@ -98,9 +114,11 @@ def token_segments(
     places:list[ContentSpan]=(), # Where the contents stand
 )->list[Segment]:
     "Cut a rendered conversation at the tokens where the label changes."
-    starts = [0]+[offsets[k][0] for k in range(1, len(trained)) if trained[k]!=trained[k-1]]+[len(text)]
-    ranges = [r for i,r in enumerate(zip(starts, starts[1:])) if trained and trained[0]==(i%2==0)]
-    return find_boundary('axolotl').join(range_segments(text, ranges, places), 'touch')
+    firsts = [k for k in range(1, len(trained)) if trained[k]!=trained[k-1]]
+    starts = [offsets[k][0] for k in firsts]
+    ranges = [r for i,r in enumerate(zip([0, *starts], [*starts, len(text)])) if trained and trained[0]==(i%2==0)]
+    made = find_boundary('axolotl').join(range_segments(text, ranges, places), 'touch')
+    return _with_firsts(made, starts, firsts)
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #6ef54fe3
 _ends = ('turn','all','last','none')
@@ -143,19 +161,20 @@ def _unread(context, messages, field, at): # note flags that this type does not 
         told = f'A message says "{k}": {"false" if k=="train" else 0}, which chat_template does not read'
         note(context, f'{told}, as in axolotl. Set message_field_training: {k}, or use type: chat.', at)
 
-def _training(context, messages, roles, field, detail, at): # what is trained of each message
-    everything = {m['role'] for m in messages} if context.train_on_inputs else roles
-    return [training_of(m, i, everything, (field,) if field else (), detail, at) for i,m in enumerate(messages)]
+def _everything(context, messages, roles): # the roles that are trained
+    return {m['role'] for m in messages} if context.train_on_inputs else roles
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #e5f0c019
-def _axolotl_rendered(context, template, messages, more, at, flagged=False):
-    # as `render_messages`, also where nothing can be located
-    if any(isinstance(m.get('content'), list) for m in messages) or flagged:
-        return render_messages(context, template, messages, more, at, flagged)
+def _axolotl_rendered(context, template, messages, more, at): # as `render_messages`, also where nothing can be located
+    messages = joined(messages)
     text = render(template, messages, context, at, **more)
     try: places = locate_contents(template, messages, context, at, **more)[1]
     except DataError: places = []
     return Rendered(messages, text, places, more, at)
+
+def _without_nulls(o): # null means missing, at any depth
+    if isinstance(o, list): return [_without_nulls(v) for v in o]
+    return {k:_without_nulls(v) for k,v in o.items() if v is not None} if isinstance(o, dict) else o
 
 def _note_tools(context, template, r):
     if any(m.get('tool_calls') for m in r.messages) and same_without(context, template, r, 'tool_calls'):
@@ -163,18 +182,13 @@ def _note_tools(context, template, r):
         note(context, f'{told} Use one that does, such as qwen_25 or llama4.', r.at)
     if r.more.get('tools') and same_without(context, template, r, 'tools'): note(context, tools_left_out, r.at)
 
-def _details(messages, field): # the ranges as axolotl reads them, per message
-    if not field: return [None]*len(messages)
-    return [[(d['begin_offset'], d['end_offset']+1, d['train']) for d in m.get(field) or []] for m in messages]
-
 # %% ../../nbs/axolotl/03_chat_template.ipynb #e5f0c016
 _conversation_format = partial(register, boundary='axolotl', family='chat_template', reads_tokens=True,
                                example_options=dict(chat_template='chatml'))
 
-def _labelled(context, template, r, training, details, ends, turn_ends): # the segments, cut at tokens
+def _labelled(context, template, r, turns, ends, turn_ends): # the segments, cut at tokens
     ids,offsets = context.encode(r.text)
-    labels = _token_labels(context, template, r, ids, offsets, training, details, ends, turn_ends)
-    return token_segments(r.text, offsets, labels, r.places)
+    return token_segments(r.text, offsets, _token_labels(context, template, r, ids, turns, ends, turn_ends), r.places)
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #e5f0c022
 @_conversation_format('chat_template', about="Messages through a chat template, with axolotl's tokens of today.",
@@ -191,17 +205,20 @@ def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_
     note_date(context, template)
     if default_system_message:
         note(context, 'default_system_message changes nothing under chat_template, as in axolotl; type: chat uses it.')
+    def exact(messages, more, at):
+        roles_now = _everything(context, messages, roles)
+        training = [training_of(m, i, roles_now, (field,) if field else (), detail, at) for i,m in enumerate(messages)]
+        r = render_messages(context, template, messages, more, at, any(t.masked or t.extra for t in training))
+        return exact_segments(context, template, r, training, ends, turn_ends[0] if eot_tokens else ())
     def write(row, at):
-        messages,more = read(row, at)
+        messages,more = read(_without_nulls(row) if context.axolotl else row, at)
         _unread(context, messages, field, at)
-        training = _training(context, messages, roles, field, detail, at)
-        flagged = any(t.masked or t.extra for t in training)
-        if not context.axolotl:
-            r = render_messages(context, template, messages, more, at, flagged)
-            return exact_segments(context, template, r, training, ends, turn_ends[0] if eot_tokens else ())
-        r = _axolotl_rendered(context, template, messages, more, at, flagged and not detail)
+        if not context.axolotl: return exact(messages, more, at)
+        roles_now = _everything(context, messages, roles)
+        turns = [_trained(m, i, roles_now, field, detail, at) for i,m in enumerate(messages)]
+        r = _axolotl_rendered(context, template, messages, more, at)
         _note_tools(context, template, r)
-        return _labelled(context, template, r, training, _details(messages, detail), ends, turn_ends)
+        return _labelled(context, template, r, turns, ends, turn_ends)
     return write, template_identity(template, context)
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #f2432e9b

@@ -13,7 +13,7 @@ from importlib.resources import files
 from string import Formatter
 from ..formats.fields import answer_field, render_prompt, part_limit, prompt_field
 from .boundary import bos_segments, eos_segments, prompt_and_answer, rest_segments
-from ..formats.base import call_segments, field_of, fill, register, FormatContext
+from ..formats.base import call_segments, field_of, fill, note, register, FormatContext
 from ..segments import ConfigError, DataError, json_type
 
 # %% ../../nbs/axolotl/01_instruct.ipynb #cd6366b0
@@ -80,12 +80,18 @@ _provenance = ('axolotl prompters.py, prompt_tokenizers.py and prompt_strategies
 _instruct_format = partial(register, boundary='axolotl', family='instruct', provenance=_provenance, limit=part_limit)
 
 # %% ../../nbs/axolotl/01_instruct.ipynb #c113ae93
+def _one_style(context, make, conversation=None): # axolotl accepts the key here, and does not read it
+    if conversation: note(context, 'conversation changes nothing here, as in axolotl; only type: alpaca_chat reads it.')
+    return make(context)
+
 def _register_styled(name, entry):
     told = _styled_options(entry)
     kinds = tuple(styles) if name in ('alpaca','gpteacher','oasst','jeopardy') else ()
     options = ('conversation',) if name.startswith('alpaca_chat') else ()
+    make = partial(styled, **told)
+    if name.startswith('alpaca_chat.'): make = partial(_one_style, make=make)
     docs = field_docs([*told['fields'][:3], told.get('system_field')])
-    _instruct_format(name, about=entry['about'], styles=kinds, options=options, **docs)(partial(styled, **told))
+    _instruct_format(name, about=entry['about'], styles=kinds, options=options, **docs)(make)
 
 for _name,_entry in instruct_table['styled'].items(): _register_styled(_name, _entry)
 

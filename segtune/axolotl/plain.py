@@ -43,8 +43,8 @@ def _user_defined(context, system_prompt='', system_format='{system}', field_sys
     layout = (_renamed(system_format, dict(system=field_system), 'system_format', ('system',)), with_input, without)
     def write(row, at):
         asked,more = prompt_field(row, field_instruction, at), prompt_field(row, field_input+'?', at)
-        given = row.get(field_system) is not None
-        system = prompt_field(row, field_system, at) if given else system_prompt
+        given = type(row) is dict and field_system in row # null is an empty one
+        system = prompt_field(row, field_system+'?', at) if given else system_prompt
         prompt = render_prompt(layout, system, asked, more, given)
         return prompt_and_answer(context, prompt, [(answer_field(row, (field_output,), at), True)])
     return write

@@ -24,7 +24,7 @@ _families = dict(
     later='deepseek_v3 exaone4 granite granitemoe jamba',
     legacy='inst',
 )
-_same = dict(cohere='aya', qwen3_5='qwen3', nemotron_h='nemotron') # one template under two names
+_same = dict(cohere='aya', qwen3_5='qwen3', nemotron_h='nemotron', gemma4='gemma4_unified') # one under two names
 _alpaca_legacy = ("{% for m in messages %}{{ '### Instruction: ' + m.content + '\n\n' if m.role == 'user' "
                   "else '### Response: ' + m.content + eos_token }}{% endfor %}")
 
