@@ -79,7 +79,7 @@ class BinOrder(RowOrder):
         self.fixed = None
         if type(order) is not RowOrder or not order.shuffled:
             rows = order.order(0)
-            self.fixed = bins_in_turn(rows[self.keep[rows]].tolist(), self.lengths, capacity)
+            self.fixed = [tuple(b.tolist()) for b in bins_in_turn(rows[self.keep[rows]], self.lengths, capacity)]
         self.n_rows = len(self.bins(0))
 
     def bins(self,
