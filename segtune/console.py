@@ -75,11 +75,10 @@ def working(
     what:str, # Such as `loading the model`
 ): # Gives a function that ends it early
     "Say on standard error what is going on; in a terminal, with something that moves."
+    from segtune.training.progress import progress
     with ExitStack() as stack:
         if not is_first(): pass
-        elif is_terminal(sys.stderr):
-            from rich.console import Console
-            stack.enter_context(Console(stderr=True).status(f'{what} ...'))
+        elif is_terminal(sys.stderr): stack.enter_context(progress(what))
         else: say(f'{what} ...', file=sys.stderr)
         yield stack.close
 

@@ -145,7 +145,7 @@ def _losses(project, found, adapter): # for each row `{model: losses}`
     return [dict(zip(by_model, o)) for o in zip(*by_model.values())]
 
 def _page_losses(project, adapter): # takes the rows of a page, and gives each model's losses of their trained tokens
-    from segtune.training.generate import progress
+    from segtune.training.progress import progress
     with working('loading the model'): score = _scored(project, adapter, masked=False)
     n_models = 2 if adapter or Path(project.cfg.output_dir, 'adapter_config.json').exists() else 1
     def measured(rows):

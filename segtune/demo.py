@@ -8,6 +8,7 @@ __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 # %% ../nbs/21_demo.ipynb #b09818ba
 import json, os, re
 from collections.abc import Callable
+from importlib import import_module
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -112,11 +113,13 @@ def _show_row(project):
     print(token_table(tok, Encoder(tok).encode_row(row2segments(row))).to_string())
 
 def _train(folder, log):
+    from segtune.training.progress import progress
     project = Project.open(folder/'config.yml')
     cfg = project.cfg
     for name,p in (('train', project.prepared), ('held out', project.held)):
         print(f'{name}:', *p.count.lines(), *summary(p.lint), sep='\n  ')
     _heading(f'training {cfg.max_steps} steps of {cfg.micro_batch_size} rows')
+    with progress('loading torch and transformers'): import_module('segtune.training.run')
     return cfg, project.tokenizer, project.train(log=log)
 
 # %% ../nbs/21_demo.ipynb #954cc855
@@ -124,11 +127,13 @@ def _answers(project, cfg, tok, n=3):
     from segtune.encoder import Encoder
     from segtune.training.generate import compare, row_prompt
     from segtune.training.load import load_adapter
+    from segtune.training.progress import progress
     rows = [row2segments(json.loads(o)) for o in open(project/'data'/'more_held_out.jsonl', encoding='utf-8')]
     rows = [r for r in rows if 60<len(r[0].text)<220][:n]
-    model,tok = load_adapter(cfg.output_dir, None)
+    with progress('loading the model and its adapter'): model,tok = load_adapter(cfg.output_dir, None)
     prompts = [row_prompt(Encoder(tok), r) for r in rows]
-    for r,c in zip(rows, compare(model, tok, prompts, max_new_tokens=40)):
+    with progress('answering'): answers = compare(model, tok, prompts, max_new_tokens=40)
+    for r,c in zip(rows, answers):
         print(f'\n{c.prompt}\n  author: {r[1].text.strip().removesuffix(tok.eos)}')
         for name,a in (('base', c.base), ('tuned', c.tuned)):
             first,*more = a.text.strip().splitlines() or ['']
@@ -143,10 +148,11 @@ def run_demo(
     log:Callable=lambda o: print(o, flush=True), # Takes the lines of the training
 ):
     "The whole job, step by step."
+    from segtune.training.progress import progress
     project = next(p for n in range(1, 1000) if not (p := Path(f'{folder}-{n}' if n>1 else folder)).exists())
     base = demo_model(bundled_model)
     _heading('data: functions of your Python standard library, and what their authors say they do')
-    written = write_starter(project, base, max_steps=max_steps)
+    with progress('reading the standard library'): written = write_starter(project, base, max_steps=max_steps)
     for name,n in written.items(): print(f'{project}/data/{name}.jsonl: {counted(n, "row")}')
     _heading('a row: masked text has the label -100')
     _show_row(project)

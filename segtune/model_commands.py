@@ -7,6 +7,7 @@ __all__ = ['train', 'evaluate', 'verify', 'generate', 'merge']
 
 # %% ../nbs/27_model_commands.ipynb #1b4633a1
 import json, os, sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -20,15 +21,16 @@ def _check_folder(file, flag): # of a file that will be written after minutes of
     if file is None or Path(file).absolute().parent.is_dir(): return
     raise ConfigError(f'no such directory: {os.path.dirname(file)!r}.', source=flag)
 
+def _import_training(): # torch, transformers and peft: seconds
+    with working('loading the model'): import_module('segtune.training.run')
+
 def _train(project, resume, overwrite): # a `TrainResult`
-    with working('loading the model') as loaded:
-        def log(line):
-            loaded()
-            say(line)
-        return project.train(resume=resume, overwrite=overwrite, log=log)
+    _import_training()
+    return project.train(resume=resume, overwrite=overwrite, log=say)
 
 def _train_grid(project, points, resume, overwrite):
     from segtune.grid import grid_table, run_grid
+    _import_training()
     lines = run_grid(project.path, points, resume=resume, overwrite=overwrite, log=say)
     say(f'\n{grid_table(lines).to_string(index=False)}')
     say(f'\nrun by run, with a table and a picture (grid.csv, grid.svg): {project.cfg.output_dir}')
@@ -76,7 +78,7 @@ def _evaluation(project, n_answers, config): # an `Evaluation`, and the tokenize
         raise ConfigError('there are no held-out rows. Set val_set_size or test_datasets.', source=config)
     model,tok = _model(project)
     from segtune.training.evaluate import evaluate as run
-    from segtune.training.generate import progress
+    from segtune.training.progress import progress
     places,size = _held_places(project),project.cfg.eval_batch_size or project.cfg.micro_batch_size
     where = dict(sources=[o for o,_ in places], places=[f'{o}:{line}' for o,line in places])
     return run(model, rows, tok, n_answers=n_answers, batch_size=size, progress=progress, **where),tok
@@ -153,10 +155,12 @@ def _stream(model, tok, prompts, how): # answers, one after the other, each whil
     from segtune.training.generate import generate, in_order
     shown = set()
     def show(i, piece):
+        waited()
         if i not in shown: say(f'--- {prompts[i][0]}', _text_of(tok, prompts[i][1]), '--- tuned')
         shown.add(i)
         print(*([''] if piece is None else [printable(piece)]), end='\n\n' if piece is None else '', flush=True)
-    generate(model, tok, [ids for _,ids in prompts], stream=in_order(show), **how)
+    with working('reading the prompt') as waited:
+        generate(model, tok, [ids for _,ids in prompts], stream=in_order(show), **how)
 
 # %% ../nbs/27_model_commands.ipynb #7f3e51de
 @command('Use', 'segtune generate config.yml --row 0 --compare-base')
@@ -173,10 +177,11 @@ def generate(config:ConfigPath, set:Overrides=None,
     task:Annotated[Optional[int], typer.Option(
         min=0, help='multitask_prompt_tuning: answer as for this task, from 0', metavar='N')]=None):
     "Generate with the fine-tuned model."
+    from segtune.training.progress import progress
     if prompt is not None and row:
         raise ConfigError('a prompt comes from --prompt or from --row. Remove one of the two.', source='--prompt')
     project = open_project(config, set)
-    prompts = _prompts(project, prompt, row)
+    with progress('making the prompt'): prompts = _prompts(project, prompt, row)
     model,tok = _of_task(*_model(project), task)
     how = dict(max_new_tokens=max_new_tokens, temperature=temperature, stop=stop or ())
     if is_terminal() and not compare_base: return _stream(model, tok, prompts, how)

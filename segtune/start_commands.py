@@ -28,7 +28,9 @@ def init(directory:Annotated[str, typer.Argument(help='New directory', metavar='
     base_model:Annotated[str, typer.Option(help='A directory, or a name on the hub', metavar='MODEL')]=_start_model):
     "Write a starter project, ready to run."
     from segtune.demo import write_starter
-    for name,n in write_starter(directory, base_model).items(): say(f'{directory}/data/{name}.jsonl: {n:,} rows')
+    from segtune.training.progress import progress
+    with progress('reading the standard library'): written = write_starter(directory, base_model)
+    for name,n in written.items(): say(f'{directory}/data/{name}.jsonl: {n:,} rows')
     say(f'{directory}/config.yml', *_next.format(directory=shlex.quote(directory)).splitlines())
 
 # %% ../nbs/25_start_commands.ipynb #437e2379

@@ -300,7 +300,7 @@ def evaluate(
     n_answers:int|None=None, # Most rows to answer; None: all
     batch_size:int=8, # Rows at a time
     n_resamples:int=1000, # Draws for the intervals
-    progress:Callable|None=None, # See `progress` of the page on generating
+    progress:Callable|None=None, # Such as `progress`; None: say nothing
     **options, # See `generate`; by default answers may be half as long again as the longest expected one
 )->Evaluation:
     "Measure a model on prepared rows, and its base."

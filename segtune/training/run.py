@@ -28,7 +28,7 @@ from .proof import Proof, choose_step
 from .orders import BinCollator, measure_sharing
 from .interruptions import StopSignals, memory_advice, stopped_early
 from .processes import deepspeed_settings, is_sharded, processes_as_found
-from .progress import save_curve
+from .progress import progress, save_curve
 from .card import environment, remove_card, save_card
 from .trainer import apply_umask, best_checkpoint, make_trainer
 from .plan import check_model_fits, plan_run, run_settings
@@ -236,11 +236,12 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
     if opened.result:
         log(f'the run in {out} is finished, {opened.result["steps"]} steps: nothing to do.')
         return _stored(opened.result, out)
-    model = _model(base_model, tok, o, log, plan.n_tasks)
+    with progress('loading the model'): model = _model(base_model, tok, o, log, plan.n_tasks)
     report = trainable(model)
     log(str(report))
     if opened.checkpoint: log(f'resuming from {opened.checkpoint.name}.')
-    step,collate,rung,proof = _step(model, plan, o.model_copy(update=dict(step=rung or o.step)), pad_id, log)
+    o_of_step = o.model_copy(update=dict(step=rung or o.step))
+    with progress('proving the step'): step,collate,rung,proof = _step(model, plan, o_of_step, pad_id, log)
     watched.update(rung=rung, proof=proof)
     if plan.args.should_save: write_run(out, settings, watched=watched)
     more = dict(schedule=plan.schedule, optimizer=plan.optimizer, stop=stop, new_held=new_held)
@@ -248,8 +249,9 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
                            patience, in_parts=step is not None, **more)
     state = _steps(trainer, step, opened.checkpoint, stop, o)
     resumed = int(opened.checkpoint.name.rpartition('-')[2]) if opened.checkpoint else None
-    return _finish(trainer, state, base_model, tok, settings, watched, log,
-                   trainable=report._asdict(), resumed_from=resumed, rung=rung)
+    with progress('saving'):
+        return _finish(trainer, state, base_model, tok, settings, watched, log,
+                       trainable=report._asdict(), resumed_from=resumed, rung=rung)
 
 # %% ../../nbs/training/31_run.ipynb #cbe67d8c
 @takes(TrainOptions, adapter='lora', sequence_len=None)

@@ -1,0 +1,165 @@
+"While it works: something moves, standard output stays where it was sent, and Ctrl-C ends every phase with one sentence."
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+CONFIG = """\
+base_model: bundled:tiny
+adapter: lora
+lora_target_linear: true
+max_steps: 3
+save_steps: 1
+val_set_size: 2
+datasets: [{path: a.jsonl}]
+output_dir: out
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    d = tmp_path_factory.mktemp("waiting")
+    answers = [dict(segments=[dict(text=f"Q{i}", label=False), dict(text=f" A{i}<|im_end|>", label=True)]) for i in range(12)]
+    (d / "a.jsonl").write_text("".join(json.dumps(o) + "\n" for o in answers))
+    (d / "c.yml").write_text(CONFIG)
+    return d
+
+
+def answer(*argv):
+    "Exit code and last sentence of a command line, in this process"
+    import segtune.cli as cli
+
+    before, sys.argv = sys.argv, ["segtune", *map(str, argv)]
+    try:
+        return cli._run()
+    finally:
+        sys.argv = before
+
+
+def trained(project):
+    config = project / "c.yml"
+    if not (project / "out/run.json").exists():
+        assert answer("train", config) == (0, "")
+    return config
+
+
+def interrupt(monkeypatch, place):
+    "Ctrl-C arrives when this function is called"
+    from importlib import import_module
+
+    module, _, name = place.rpartition(".")
+    owner = import_module(f"segtune.training.{module}")
+    real = getattr(owner, name)
+
+    def call(*args, **how):
+        monkeypatch.setattr(owner, name, real)
+        signal.raise_signal(signal.SIGINT)
+        return real(*args, **how)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+PHASES = {
+    "loading": ("run._model", "stopped by Ctrl-C at once. No checkpoint"),
+    "proof": ("run._step", "stopped by Ctrl-C at once. No checkpoint"),
+    "held out": ("trainer.measure", "stopped by Ctrl-C after step 1 of 3, which is saved"),
+    "step": ("trainer.progress_line", "stopped by Ctrl-C after step 1 of 3, which is saved"),
+    "checkpoint": ("trainer._complete_checkpoint", "stopped by Ctrl-C after step 2 of 3, which is saved"),
+    "saving": ("run.save_adapter", "to go on from checkpoint-3"),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_ctrl_c_ends_training_with_one_sentence(project, tmp_path, monkeypatch, phase):
+    place, said = PHASES[phase]
+    interrupt(monkeypatch, place)
+    asked = ["train", project / "c.yml", "--set", f"output_dir={tmp_path / 'out'}"]
+    code, message = answer(*asked)
+    assert code == 130 and said in message and len(message.splitlines()) == 1
+    assert answer(*asked, "--resume") == (0, "")
+
+
+@pytest.mark.parametrize("place", ["load.load_adapter", "generate.generate", "generate._answer_batch"])
+def test_ctrl_c_ends_generate(project, monkeypatch, place):
+    config = trained(project)
+    interrupt(monkeypatch, place)
+    assert answer("generate", config, "--max-new-tokens", 4) == (130, "interrupted")
+
+
+@pytest.mark.parametrize("place", ["load.load_adapter", "evaluate.score_tokens", "evaluate.generate"])
+def test_ctrl_c_ends_evaluate(project, monkeypatch, place):
+    config = trained(project)
+    interrupt(monkeypatch, place)
+    predictions = project / "answers.jsonl"
+    assert answer("evaluate", config, "--predictions", predictions) == (130, "interrupted")
+    assert not [o for o in project.iterdir() if o.name.startswith("answers")]
+
+
+def test_ctrl_c_ends_merge_and_leaves_nothing(project, monkeypatch):
+    config = trained(project)
+    interrupt(monkeypatch, "merge.save_tokenizer")
+    assert answer("merge", config, "-o", project / "merged") == (130, "interrupted")
+    assert not [o for o in project.iterdir() if "merged" in o.name]
+
+
+# ---- a terminal
+
+WORK = """
+import time
+from segtune.training.progress import LiveBar, progress
+with progress('loading the model'):
+    print('a line', flush=True)
+    time.sleep(.3)
+bar = LiveBar(2)
+print('step 1/2', flush=True)
+bar.step(1, 2., 1e-3)
+time.sleep(.3)
+bar.close()
+"""
+
+
+def on_screen(*argv, **env):
+    "Standard output of a command, and what it put on the terminal that is its standard error"
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", **env}
+    p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=theirs, env=env)
+    os.close(theirs)
+    screen = b""
+    while True:
+        try:
+            if not (piece := os.read(ours, 4096)):
+                break
+        except OSError:
+            break   # the other end is closed
+        screen += piece
+    out = p.communicate()[0].decode()
+    assert p.returncode == 0, screen
+    return out, screen.decode()
+
+
+def test_what_moves_leaves_standard_output_where_it_was_sent():
+    "`segtune train config.yml > log.txt`: the bar is on the terminal, the lines are in the file"
+    out, screen = on_screen(sys.executable, "-c", WORK)
+    assert out == "a line\nstep 1/2\n"
+    assert "loading the model" in screen and "loss 2.0000" in screen and "a line" not in screen
+    assert len({o for o in screen if "\u2800" <= o <= "\u28ff"}) > 1   # the spinner turns
+
+
+@pytest.mark.parametrize("env", [dict(TERM="dumb"), dict(RANK="1")])
+def test_nothing_moves_on_a_dumb_terminal_or_in_another_process(env):
+    assert on_screen(sys.executable, "-c", WORK, **env) == ("a line\nstep 1/2\n", "")
+
+
+@pytest.mark.slow
+def test_every_phase_of_a_run_moves(project, tmp_path):
+    code = "from segtune.cli import main; main()"
+    _, screen = on_screen(sys.executable, "-c", code, "train", project / "c.yml", "--set", f"output_dir={tmp_path}")
+    for phase in ("loading the model", "proving the step", "step ", "saving"):
+        assert phase in screen
