@@ -87,6 +87,11 @@ def lint(config:ConfigPath, set:Overrides=None,
         for k,o in reports.items(): write([f'{k.replace("_", " ")}:']*(len(reports)>1)+finding_lines(o))
     if any(o['severities'][k] for o in reports.values() for k in ('error','warning')[:1+strict]): raise typer.Exit(1)
 
+# %% ../nbs/26_data_commands.ipynb #de157e71
+def _one_of(flag, value, known): # a `ConfigError` that names the flag
+    if value is None or value in known: return
+    raise ConfigError(f'expected {", ".join(known[:-1])} or {known[-1]}, got {value!r}.', source=flag)
+
 # %% ../nbs/26_data_commands.ipynb #ee498710
 def _wanted(rows, random, seed, grep): # which rows to look at, as a function of the prepared data and the tokenizer
     from segtune.data.lineage import grep as find
@@ -114,6 +119,56 @@ def _print_found(project, found, only, diff, table, losses=None):
     elif losses: print_losses(view, losses)
     else: print_row(view, only=only, table=table)
     if lines := [f'{o.severity} {o.rule}: {o.message}' for o in project.findings(found)]: write(lines)
+
+# %% ../nbs/26_data_commands.ipynb #2000ba4c
+def _print_report(project, path, n_rows, losses=None): # where it is, as a link that a terminal opens
+    file = project.report(path, n_rows, losses)
+    n = [o['rows'] for o in project.prepared.lint['rules']]
+    found = f'{counted(len(n), "lint rule")} triggered' if n else 'no findings'
+    say(f'{file}: {counted(project.prepared.count.rows, "row")}, {found}', Path(file).resolve().as_uri())
+
+def _print_stats(project):
+    from segtune.data.manifest import row_facts
+    from segtune.look.stats import stats_lines
+    plan,facts = project.bins,[o for p in (project.prepared, project.held) if p for o in row_facts(p.manifest)]
+    say(*stats_lines(project.stats(), project.cfg.sequence_len), *facts, *(plan.lines() if plan else ()))
+
+def _nothing_found(project, grep):
+    n = project.prepared.count.rows
+    what = 'no rows match' if grep is None else f'no rows match: none of {n:,} has the text {grep!r}'
+    say(what, file=sys.stderr)
+
+# %% ../nbs/26_data_commands.ipynb #c717d084
+@command('Data', 'segtune inspect config.yml --row 17 --html report.html')
+def inspect(config:ConfigPath, set:Overrides=None,
+    row:Annotated[Optional[list[int]], typer.Option(help='Row, from 0; may be given several times', metavar='N')]=None,
+    random:Annotated[Optional[int], typer.Option(min=1, help='Number of random rows', metavar='N')]=None,
+    seed:Annotated[int, typer.Option(min=0, help='Random seed', metavar='N')]=42,
+    grep:Annotated[Optional[str], typer.Option(help='Rows that hold this text', metavar='TEXT')]=None,
+    only:Annotated[str, typer.Option(help='Which tokens: all, trained or masked', metavar='WHICH')]='all',
+    diff:Annotated[Optional[str], typer.Option(
+        help='Compare with this boundary: split, whole or axolotl', metavar='BOUNDARY')]=None,
+    table:Annotated[bool, typer.Option('--table', help='A line for each token')]=False,
+    loss:Annotated[bool, typer.Option('--loss', help='The loss of each token, by base model and adapter')]=False,
+    adapter:Annotated[Optional[str], typer.Option(
+        help='With --loss: this adapter, and not the one in output_dir', metavar='DIR')]=None,
+    stats:Annotated[bool, typer.Option('--stats', help='Row lengths, and how much of them is trained')]=False,
+    html:Annotated[Optional[str], typer.Option(
+        help='Write a page with statistics, findings and rows to this file', metavar='FILE')]=None,
+    html_rows:Annotated[int, typer.Option(min=0, help='The most rows that the page shows', metavar='N')]=50_000):
+    "Look at rows, token by token."
+    from segtune.pieces import boundaries
+    _one_of('--only', only, ('all','trained','masked'))
+    _one_of('--diff', diff, boundaries)
+    if diff and (loss or adapter): raise ConfigError('--diff compares tokens. Remove one of the two.', source='--loss')
+    project = open_project(config, set)
+    if stats: _print_stats(project)
+    if html: _print_report(project, html, html_rows, _page_losses(project, adapter) if loss or adapter else None)
+    if (stats or html) and not row and not random and grep is None: return
+    found = project.rows_at(_wanted(row, random, seed, grep))
+    losses = _losses(project, found, adapter) if found and (loss or adapter) else [None]*len(found)
+    for o,those in zip(found, losses): _print_found(project, o, only, diff, table, those)
+    if not found: _nothing_found(project, grep)
 
 # %% ../nbs/26_data_commands.ipynb #def5670c
 def _scored(project, adapter, masked=True): # a function that takes rows and gives each model's losses of them
@@ -151,60 +206,6 @@ def _page_losses(project, adapter): # takes the rows of a page, and gives each m
     def measured(rows):
         with progress('measuring rows', n_models*len(rows)) as done: return score(rows, done)
     return measured
-
-# %% ../nbs/26_data_commands.ipynb #2000ba4c
-def _one_of(flag, value, known): # a `ConfigError` that names the flag
-    if value is None or value in known: return
-    raise ConfigError(f'expected {", ".join(known[:-1])} or {known[-1]}, got {value!r}.', source=flag)
-
-def _print_report(project, path, n_rows, losses=None): # where it is, as a link that a terminal opens
-    file = project.report(path, n_rows, losses)
-    n = [o['rows'] for o in project.prepared.lint['rules']]
-    found = f'{counted(len(n), "lint rule")} triggered' if n else 'no findings'
-    say(f'{file}: {counted(project.prepared.count.rows, "row")}, {found}', Path(file).resolve().as_uri())
-
-def _print_stats(project):
-    from segtune.data.manifest import row_facts
-    from segtune.look.stats import stats_lines
-    plan,facts = project.bins,[o for p in (project.prepared, project.held) if p for o in row_facts(p.manifest)]
-    say(*stats_lines(project.stats(), project.cfg.sequence_len), *facts, *(plan.lines() if plan else ()))
-
-def _nothing_found(project, grep): # on standard error, since a script reads rows
-    n = project.prepared.count.rows
-    what = 'no rows match' if grep is None else f'no rows match: none of {n:,} has the text {grep!r}'
-    say(what, file=sys.stderr)
-
-# %% ../nbs/26_data_commands.ipynb #c717d084
-@command('Data', 'segtune inspect config.yml --row 17 --html report.html')
-def inspect(config:ConfigPath, set:Overrides=None,
-    row:Annotated[Optional[list[int]], typer.Option(help='Row, from 0; may be given several times', metavar='N')]=None,
-    random:Annotated[Optional[int], typer.Option(min=1, help='Number of random rows', metavar='N')]=None,
-    seed:Annotated[int, typer.Option(min=0, help='Random seed', metavar='N')]=42,
-    grep:Annotated[Optional[str], typer.Option(help='Rows that hold this text', metavar='TEXT')]=None,
-    only:Annotated[str, typer.Option(help='Which tokens: all, trained or masked', metavar='WHICH')]='all',
-    diff:Annotated[Optional[str], typer.Option(
-        help='Compare with this boundary: split, whole or axolotl', metavar='BOUNDARY')]=None,
-    table:Annotated[bool, typer.Option('--table', help='A line for each token')]=False,
-    loss:Annotated[bool, typer.Option('--loss', help='The loss of each token, by base model and adapter')]=False,
-    adapter:Annotated[Optional[str], typer.Option(
-        help='With --loss: this adapter, and not the one in output_dir', metavar='DIR')]=None,
-    stats:Annotated[bool, typer.Option('--stats', help='Row lengths, and how much of them is trained')]=False,
-    html:Annotated[Optional[str], typer.Option(
-        help='Write a page with statistics, findings and rows to this file', metavar='FILE')]=None,
-    html_rows:Annotated[int, typer.Option(min=0, help='The most rows that the page shows', metavar='N')]=50_000):
-    "Look at rows, token by token."
-    from segtune.pieces import boundaries
-    _one_of('--only', only, ('all','trained','masked'))
-    _one_of('--diff', diff, boundaries)
-    if diff and (loss or adapter): raise ConfigError('--diff compares tokens. Remove one of the two.', source='--loss')
-    project = open_project(config, set)
-    if stats: _print_stats(project)
-    if html: _print_report(project, html, html_rows, _page_losses(project, adapter) if loss or adapter else None)
-    if (stats or html) and not row and not random and grep is None: return
-    found = project.rows_at(_wanted(row, random, seed, grep))
-    losses = _losses(project, found, adapter) if found and (loss or adapter) else [None]*len(found)
-    for o,those in zip(found, losses): _print_found(project, o, only, diff, table, those)
-    if not found: _nothing_found(project, grep)
 
 # %% ../nbs/26_data_commands.ipynb #640786fc
 def _ending(out): # `.jsonl` or `.jsonl.gz`

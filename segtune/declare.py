@@ -90,7 +90,7 @@ def say_problems(
         elif e['type']=='extra_forbidden': told[at] = 'unknown key.'
         elif e['type']=='value_error': told[at] = f'{e["ctx"]["error"]}. Remove it.'
         else: wants.setdefault(at, (e['input'], []))[1].append(_want(e))
-    deeper = lambda at: any(o[:len(at)]==at and len(o)>len(at) for o in wants)
+    def deeper(at): return any(o[:len(at)]==at and len(o)>len(at) for o in wants)
     for at,(got,want) in wants.items():
         if not deeper(at): told.setdefault(at, f'expected {" or ".join(dict.fromkeys(want))}, got {_shown(got)}.')
     return told
