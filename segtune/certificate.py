@@ -74,6 +74,7 @@ def _ask_prompts(walk, encoder, batch, places): # is what is generated from the 
         want = alone.row(k).ids
         if not np.array_equal(batch.row(i).ids[:len(want)], want): walk.wrong['prefix'].append(places[i])
 
+# %% ../nbs/19_certificate.ipynb #8022e033
 def _ends_of(project): # ids that end an answer
     tok = project.tokenizer
     names = [tok.eos, *(project.cfg.eot_tokens or [])]
@@ -132,10 +133,12 @@ def _overlap(project, train, held): # is a held-out row among those that are tra
         keep,away = project.split
         trained,out = [train.keys[i] for i in keep],[train.keys[i] for i in away]
     if not out: return Check(name, None, 'no rows are held out (val_set_size, test_datasets)')
-    n = len([k for k in out if k in set(trained)]) if set(trained) & set(out) else 0
+    known = set(trained)
+    n = sum(k in known for k in out)
     if not n: return Check(name, True, f'{_rows(len(out))}, none of them trained on')
     return Check(name, False, f'{_rows(n)} of {len(out):,} held out are trained on too')
 
+# %% ../nbs/19_certificate.ipynb #d5e3ff19
 def _lint(project): # errors that lint finds; what the config silences is named
     found = [(o['id'], o['rows']) for p in (project.prepared, project.held) if p
              for o in p.lint['rules'] if o['severity']=='error']

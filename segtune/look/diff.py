@@ -35,9 +35,11 @@ def _chunks(a, b, size=300): # stretches of two rows that begin at the same char
     def firsts(row): return {t.span[0]:k for k,t in reversed(list(enumerate(row)))}
     other,out,i,j = firsts(b),[],0,0
     for at,k in sorted(firsts(a).items()):
-        if k-i>=size and (n := other.get(at, -1))>j: out.append((a[i:k], b[j:n])); i,j = k,n
+        n = other.get(at, -1)
+        if k-i<size or n<=j: continue
+        out.append((a[i:k], b[j:n]))
+        i,j = k,n
     return [*out, (a[i:], b[j:])]
-
 
 # %% ../../nbs/look/02_diff.ipynb #954952a9
 def _matched(a, b): # runs of two stretches with their kind
@@ -84,8 +86,11 @@ def _columns(pairs, room): # chunks of `(pair, width)` that fit in one line
     lines,used = [[]],0
     for p in pairs:
         w = max(1, *(token_text(t).cell_len for t in (p.a, p.b) if t))
-        if used and used+w+1>room: lines.append([]); used = 0
-        lines[-1].append((p, w)); used += w+1
+        if used and used+w+1>room:
+            lines.append([])
+            used = 0
+        lines[-1].append((p, w))
+        used += w+1
     return [o for o in lines if o]
 
 # %% ../../nbs/look/02_diff.ipynb #4675e316

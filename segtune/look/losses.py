@@ -12,11 +12,34 @@ from .view import RowView, counts, fold
 from .terminal import token_text
 from ..segments import printable
 
-# %% ../../nbs/look/09_losses.ipynb #3bb3e9c1
+# %% ../../nbs/look/09_losses.ipynb #14d8ad91
 def _style(loss, trained): # of a number
     if not trained: return 'dim'
     return 'default' if loss<2 else 'yellow' if loss<5 else 'bold red'
 
+def _figures(view, losses): # for each token, text and style of each model's loss
+    def one(v, t): return ('', '') if v!=v else (f'{v:.1f}', _style(v, t.trained))
+    return [[one(float(o[i]), t) for o in losses.values()] for i,t in enumerate(view.tokens)]
+
+# %% ../../nbs/look/09_losses.ipynb #9b293d06
+def mean_losses(
+    view:RowView, # From `show`
+    losses:dict, # For each model's name one number per token; NaN where none was measured
+)->dict: # For each model's name a number, or None
+    "The loss of a row: the mean over its trained tokens."
+    at = [i for i,t in enumerate(view.tokens) if t.trained and all(np.isfinite(o[i]) for o in losses.values())]
+    return {k:float(np.mean(o[at])) if at else None for k,o in losses.items()}
+
+def hardest(
+    view:RowView, # From `show`
+    losses:np.ndarray, # One number per token; NaN where none was measured
+    n:int=5, # How many
+)->list[tuple[str,float]]: # Token and loss, the hardest first
+    "The trained tokens with the highest loss."
+    at = [i for i,t in enumerate(view.tokens) if t.trained and np.isfinite(losses[i])]
+    return [(view.tokens[i].text, float(losses[i])) for i in sorted(at, key=lambda i: (-losses[i], i))[:n]]
+
+# %% ../../nbs/look/09_losses.ipynb #3bb3e9c1
 def _columns(tokens, figures, room): # runs of `(token, its figures, width)` that fit in one line
     lines,used = [[]],0
     for t,those in zip(tokens, figures):
@@ -40,28 +63,6 @@ def _stack(line, names, side): # a run of columns as lines: tokens, then the fig
     for i,name in enumerate(names):
         row = Text(' ').join(padded(Text(o[i][0], o[i][1]), w) for _,_,o,w in line)
         yield Text.assemble((f'{name:>{side}} │ ', 'dim'), row)
-
-# %% ../../nbs/look/09_losses.ipynb #9b293d06
-def _figures(view, losses): # for each token, text and style of each model's loss
-    def one(v, t): return ('', '') if v!=v else (f'{v:.1f}', _style(v, t.trained))
-    return [[one(float(o[i]), t) for o in losses.values()] for i,t in enumerate(view.tokens)]
-
-def mean_losses(
-    view:RowView, # From `show`
-    losses:dict, # For each model's name one number per token; NaN where none was measured
-)->dict: # For each model's name a number, or None
-    "The loss of a row: the mean over its trained tokens."
-    at = [i for i,t in enumerate(view.tokens) if t.trained and all(np.isfinite(o[i]) for o in losses.values())]
-    return {k:float(np.mean(o[at])) if at else None for k,o in losses.items()}
-
-def hardest(
-    view:RowView, # From `show`
-    losses:np.ndarray, # One number per token; NaN where none was measured
-    n:int=5, # How many
-)->list[tuple[str,float]]: # Token and loss, the hardest first
-    "The trained tokens with the highest loss."
-    at = [i for i,t in enumerate(view.tokens) if t.trained and np.isfinite(losses[i])]
-    return [(view.tokens[i].text, float(losses[i])) for i in sorted(at, key=lambda i: (-losses[i], i))[:n]]
 
 # %% ../../nbs/look/09_losses.ipynb #1537627e
 def loss_lines(
