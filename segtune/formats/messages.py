@@ -203,6 +203,8 @@ def joined(
     return [{**m, 'content':text(m['content'])} if 'content' in m else m for m in messages]
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c026
+_thoughts_apart = split_thinking # the reader has an option of that name
+
 def _keys(mappings, role, content, thinking, thinking_key): # the data's keys by the template's
     named = {k:v for k,v in (('role',role), ('content',content)) if v}
     thoughts = {thinking_key:thinking} if not mappings else {}
@@ -231,11 +233,10 @@ def message_reader(
     "The function that reads the messages of a row."
     named = (message_property_mappings, message_field_role, message_field_content)
     keys = _keys(*named, field_thinking, template_thinking_key)
-    apart = globals()['split_thinking']
     def read(row, at):
         messages = read_messages(row, at, field_messages, keys, roles, field_system, drop_system_message)
         messages = [read_calls(m, i, at) for i,m in enumerate(messages)]
-        if split_thinking: messages = [apart(m, template_thinking_key) for m in messages]
+        if split_thinking: messages = [_thoughts_apart(m, template_thinking_key) for m in messages]
         for i,m in enumerate(messages): check_content(m, i, at)
         if default_system_message and not drop_system_message:
             messages = _with_system(messages, default_system_message)
