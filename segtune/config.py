@@ -18,7 +18,7 @@ from .axolotl_keys import fate, ignored_note, is_given, translate
 from .declare import Count, Number, Positive, Text, near_key, opt, own, say_problems
 from .options import Boundary, FormatOptions, PrepareOptions, TokenizerOptions, TrainOptions
 from .segments import ConfigError
-from .yaml_file import YamlFile, override, read_yaml
+from .yaml_file import line_of, YamlFile, override, read_yaml
 
 # %% ../nbs/15_config.ipynb #467a9a02
 class SourceKeys(BaseModel):
@@ -198,16 +198,13 @@ def _warnings(cfg): # sentences about what is allowed, and seldom meant
     return [f'WARNING: adapter is not set, so {what}. To train an adapter, set adapter: lora']
 
 # %% ../nbs/15_config.ipynb #3f3beba3
-def _place(at, lines): # line of a path of keys, or of what holds it
-    return next((lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in lines), None)
-
 def report_problems(
     problems:list, # `(path of keys, sentence)`
     lines:dict, # Line of each path of keys
     source:str, # Name of the file
 ):
     "Raise one error for all problems, in the order of their lines."
-    found = [(_place(at, lines), '.'.join(map(str, at)), what) for at,what in problems]
+    found = [(line_of(at, lines), '.'.join(map(str, at)), what) for at,what in problems]
     found.sort(key=lambda o: (o[0]=='--set', o[0] if isinstance(o[0], int) else 0))
     def error(line, key, what):
         if line=='--set': return ConfigError(what, source=line, field=key)

@@ -30,6 +30,7 @@ from .data.rows import drop_rows, mix_rows
 from .data.sources import find_rows
 from .paths import find_path, modules_beside, read_keys, resolve, resolve_entry
 from .tokenizer import FastTokenizer, load_tokenizer
+from .yaml_file import line_of
 
 # %% ../nbs/17_project.ipynb #c0ef84c0
 _format_defaults = ('chat_template','chat_template_jinja','chat_template_kwargs','eot_tokens','default_system_message')
@@ -75,12 +76,13 @@ def _format_problem(entry, options, cfg, config_path): # (option, sentence), or 
     return None
 
 # %% ../nbs/17_project.ipynb #803506eb
-def _entry_problems(entry, cfg, config_path): # [(option, sentence)]
+def _entry_problems(entry, cfg, config_path): # [(path of keys in the entry, sentence)]
     options = _options(entry)
     known = formats[name].options if (name := _format_name(entry)) in formats else options
-    odd = [k for k in options if k not in known]
-    found = _format_problem(entry, {k:v for k,v in options.items() if k in known}, cfg, config_path)
-    return [*((k, _odd_option(entry, k)) for k in odd), *([found] if found else [])]
+    found = [(k, _odd_option(entry, k)) for k in options if k not in known]
+    found.append(_format_problem(entry, {k:v for k,v in options.items() if k in known}, cfg, config_path))
+    inside = entry.type if isinstance(entry.type, dict) else ()
+    return [(('type', k) if k in inside else (k,), what) for k,what in filter(None, found)]
 
 def _looked_up(f, at, *args): # (what `f` gives, no problem), or (None, the problem)
     try: return f(*args), []
@@ -95,7 +97,7 @@ def entry_problems(
     for key in ('datasets','test_datasets'):
         for i,e in enumerate(getattr(cfg, key) or []):
             entry,wrong = _looked_up(resolve_entry, (key, i, 'path'), e, config_path)
-            out += wrong or [((key, i, k), what) for k,what in _entry_problems(entry, cfg, config_path)]
+            out += wrong or [((key, i, *at), what) for at,what in _entry_problems(entry, cfg, config_path)]
     return out
 
 # %% ../nbs/17_project.ipynb #803506ec
@@ -154,12 +156,13 @@ def located(self:OpenConfig,
     "Give a mistake that only names a key its place in the file."
     try: yield
     except ConfigError as e:
-        if e.source is not None or self.overrides is None: raise
+        if self.overrides is None: raise
         path = _config_path(self.cfg, entry, e.field)
-        lines = read_config(self.path, self.overrides).lines
-        line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-        where = dict(source=line) if line=='--set' else dict(source=self.path, row=line)
-        raise ConfigError(e.message, field='.'.join(map(str, path)), **where) from e.__cause__
+        line = line_of(path, read_config(self.path, self.overrides).lines)
+        if e.source is not None and (e.source==line or line!='--set' or e.row or not e.field): raise
+        source,row = (line, None) if line=='--set' else (self.path, line)
+        what,field = f'{e.source or ""} {e.message}'.strip(),'.'.join(map(str, path))
+        raise ConfigError(what, source=source, row=row, field=field) from e.__cause__
 
 # %% ../nbs/17_project.ipynb #62bf20aa
 def _without_dropped(sources, path): # the sources of both kinds without the rows that a file lists
@@ -254,8 +257,7 @@ class Project(LintedInputs):
 # %% ../nbs/17_project.ipynb #c0cfa173
 @patch
 def _drawn(self:Project): # arguments of `train_val_split`
-    cfg = self.cfg
-    share = 0 if self.held else cfg.val_set_size
+    cfg,share = self.cfg,0 if self.held else self.cfg.val_set_size
     return self.prepared.count.rows, share, cfg.seed, cfg.shuffle_merged_datasets
 
 @patch
@@ -265,13 +267,11 @@ def check_split(self:Project):
 
 # %% ../nbs/17_project.ipynb #5b200040
 def _common_beginnings(project): # the rows to train on, as `group_by_prefix` orders them
-    from segtune.data.lineage import read_batches
     from segtune.training.orders import PrefixOrder
     cfg,rows = project.cfg,project.split[0]
     ids = [r.astype(np.int32) for b in read_batches(project.prepared.path) for r in np.split(b.ids, b.starts[1:-1])]
     seed = cfg.seed if cfg.data_seed is None else cfg.data_seed
-    order = PrefixOrder([ids[i] for i in rows], seed, cfg.micro_batch_size).order(0)
-    return [rows[i] for i in order]
+    return [rows[i] for i in PrefixOrder([ids[i] for i in rows], seed, cfg.micro_batch_size).order(0)]
 
 @patch(as_prop=True)
 def bins(self:Project): # A `BinPlan`; None: the config does not pack

@@ -163,10 +163,13 @@ def test_blank_datasets_beside_pretraining_dataset():
     cfg, _ = load_text("base_model: m\ndatasets:\npretraining_dataset: c.txt\n")
     assert [(o.path, o.type) for o in cfg.datasets] == [("c.txt", "pretrain")]
 
-@pytest.mark.parametrize("assignment, message", [("sequence_len=abc", "--set sequence_len: expected an integer, got 'abc'."), ("seed=[1", "--set seed:1: invalid YAML"), ("seed=" + "9" * 5000, "--set seed: is a number of 5,000 digits."), ("seed=[" + "9" * 400 + "]", "--set seed:"),
+@pytest.mark.parametrize("assignment, message", [("sequence_len=abc", "--set sequence_len: expected an integer, got 'abc'."), ("seed=[1", "--set seed: invalid YAML"), ("seed=" + "9" * 5000, "--set seed: is a number of 5,000 digits."), ("seed=[" + "9" * 400 + "]", "--set seed:"),
     ("seed", "--set: expected key=value"), ("=3", "--set: expected key=value"), ("datasets.5.path=x", "--set datasets.5.path: there is no entry '5'."),
-    ("seed.x=1", "--set seed.x: "), ("lora_rnk=1", "--set lora_rnk: unknown key."), ("rl=dpo", "--set rl: is not supported"), ("x=&a [*a]", "--set x:1: the alias *a leads into itself"),
-    ("datasets.0.roles=x", "--set datasets.0.roles: expected keys and values, got 'x'.")])
+    ("seed.x=1", "--set seed.x: "), ("lora_rnk=1", "--set lora_rnk: unknown key."), ("rl=dpo", "--set rl: is not supported"), ("x=&a [*a]", "--set x: the alias *a leads into itself"),
+    ("datasets.0.roles=x", "--set datasets.0.roles: expected keys and values, got 'x'."), ("0=1", "--set 0: unknown key."),
+    ("seed.=3", "--set: expected key=value, got 'seed.=3'."), (".seed=3", "--set: expected key=value"),
+    ("datasets.0=3", "--set datasets.0: expected keys and values"), ("datasets.x.path=1", "--set datasets.x.path: there is no entry 'x'."), ("seed={a: 1", "--set seed: invalid YAML"),
+    ("seed.x=1", "--set seed.x: leads into 1, which has no keys. Set the key before the dot.")])
 def test_a_mistake_in_set_names_it(assignment, message):
     with pytest.raises(ConfigError) as e: load_text("base_model: m\nseed: 1\ndatasets:\n  - path: a.jsonl\n", assignment)
     assert str(e.value).startswith(message)

@@ -1,11 +1,13 @@
 "The docs tool: a page needs no network, whichever program rendered it."
+import inspect
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
 docs = pytest.importorskip("docs", exc_type=ImportError)
 
 # what Quarto writes into the head of a page that has an HTML output
@@ -83,13 +85,41 @@ def test_a_class_with_the_arguments_of_another_library_names_it():
     from segtune.console import Command
     from segtune.segments import DataError, SegtuneError
     assert "context_settings" not in shown(Command) and "class Command(" in shown(Command)
-    assert docs.borrowed_init(SegtuneError) is docs.borrowed_init(DataError) is None
+    assert docs.inherited_init(SegtuneError) is None
+    assert docs.inherited_init(DataError) == "class DataError(SegtuneError)" and "message:" not in shown(DataError)
 
-def test_other_documentation_stays_as_it_is():
-    from nbdev.showdoc import show_doc
-
+def test_a_class_is_called_one():
     from segtune.encoder import Encoder
-    assert shown(Encoder) == show_doc(Encoder)._repr_markdown_() and "boundary" in shown(Encoder)
+    from segtune.pieces import Boundary
+    assert "class Encoder(\n" in shown(Encoder) and "boundary" in shown(Encoder)
+    assert "```python\nclass Boundary\n```" in shown(Boundary)
+
+def test_options_stand_below_the_head_with_their_defaults():
+    from segtune.face import prepare
+    from segtune.training.vocabulary import resize_vocabulary
+    text = shown(resize_vocabulary)
+    assert "    rows:int=0, # At least so many rows\n    **options\n" in text and "_32x:bool" not in text
+    assert "a multiple of 32? (default `False`)" in text
+    assert "Annotated" not in shown(prepare) and "`seed=42`" in shown(prepare) and "`boundary`," in shown(prepare)
+    assert "seed" in inspect.signature(prepare).parameters      # a notebook still completes it
+
+def test_the_source_is_linked_at_its_line():
+    from segtune.lint import texts
+    from segtune.segments import printable
+    lines = (ROOT / "segtune/segments.py").read_text(encoding="utf-8").splitlines()
+    at = int(re.search(r"segments\.py#L(\d+)", shown(printable))[1])
+    assert lines[at-1].startswith("def printable(")
+    segments = docs.named({"LintBatch": texts.LintBatch}, "LintBatch.segments")
+    assert "texts.py#L" in shown(segments) and "None" not in shown(segments).splitlines()[2]
+
+def test_a_missing_sentence_is_not_made_up():
+    def f(x): pass
+    assert "Call self" not in docs.plain_doc("*Call self as a function.*", f)
+
+def test_a_description_may_have_two_lines():
+    from execnb.nbio import mk_cell
+    cells = docs.split_title([mk_cell("# Cache\n\n> What is kept,\n> or not at all.\n\nMore.", "markdown")])
+    assert [o.source for o in cells] == ["# Cache\n\n> What is kept, or not at all.", "More."]
 
 
 def test_a_name_in_a_table_can_be_broken_after_an_underscore(tmp_path):
@@ -97,6 +127,21 @@ def test_a_name_in_a_table_can_be_broken_after_an_underscore(tmp_path):
     page.write_text("<td><code>val_set_size</code></td><td>text of <code>val_set_size</code></td>", encoding="utf-8")
     docs.breakable(tmp_path)
     assert page.read_text(encoding="utf-8") == "<td><code>val_<wbr>set_<wbr>size</code></td><td>text of <code>val_set_size</code></td>"
+
+
+def test_a_long_word_in_a_data_frame_can_be_broken(tmp_path):
+    page, frame = tmp_path / "page.html", '<table border="1" class="dataframe"><tr><td>{}</td><td>short_name</td></tr></table>'
+    page.write_text(frame.format(r"\nParis&lt;|im_end|&gt;\n&lt;|im_start|&gt;user"), encoding="utf-8")
+    docs.breakable(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert text == frame.format(r"\n<wbr>Paris&lt;|im_end|&gt;<wbr>\n<wbr>&lt;|im_start|&gt;<wbr>user")
+
+def test_tables_of_options_are_known_by_a_class(tmp_path):
+    page, head = tmp_path / "page.html", '<table class="{}">\n<thead><tr><th>key</th><th>{}</th></tr></thead><td>as <code>a_b</code></td></table>'
+    page.write_text(head.format("table", "same as in axolotl?") + head.format("table", "why"), encoding="utf-8")
+    docs.breakable(tmp_path)
+    options = head.format("table options", "same as in axolotl?").replace("a_b", "a_<wbr>b")
+    assert page.read_text(encoding="utf-8") == options + head.format("table", "why")
 
 
 def test_no_rank_of_headings_is_skipped(tmp_path):

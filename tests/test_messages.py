@@ -60,6 +60,25 @@ def test_what_was_set_on_the_command_line_has_no_line(place):
     assert told(head+entry, 'datasets.0.path=nope.jsonl').startswith("--set datasets.0.path: no such file: 'nope.jsonl'")
     assert told(head+entry, 'seed.x=1').startswith('--set seed: expected an integer')
 
+@pytest.mark.parametrize('assignment, wanted', [
+    ('datasets.0.typ=x', "datasets.0.typ: format 'segments' has no option 'typ'."),
+    ('datasets.0.0=x', "datasets.0.0: format 'segments' has no option '0'."),
+    ("datasets.0.type={format: '{y}'}", 'datasets.0.type.format: unknown placeholder {y}.'),
+    ('datasets.0.type={formt: x}', "datasets.0.type: format 'user_defined' has no option 'formt'."),
+    ('datasets.0.type=nope', "datasets.0.type: unknown format 'nope'."),
+    ('datasets.0.split=nope', "datasets.0.split: d.jsonl has the split train, not 'nope'."),
+    ('datasets.0.path=zz', "datasets.0.path: 'zz' is no file or directory, and the hub did not give it"),
+    ('datasets.0.skip=x', "datasets.0.skip: expected an integer, got 'x'."),
+    ('tokenizer_config=zz', "tokenizer_config: 'zz' is no directory, and the hub did not give it"),
+    ('drop=zz', "drop: cannot read 'zz'"),
+])
+def test_what_was_set_names_the_flag_and_no_file(place, assignment, wanted):
+    assert told(head+entry, assignment).startswith(f'--set {wanted}')
+
+def test_a_key_inside_of_type_has_its_own_line(place):
+    text = "datasets:\n  - path: d.jsonl\n    type:\n      field_output: output\n      format: '{y}'\n"
+    assert 'datasets.0.type.format: unknown placeholder {y}.' in told(head+text)
+
 
 def test_a_config_in_memory_has_no_lines():
     "the keyword arguments of a notebook are in no file"

@@ -111,6 +111,12 @@ def test_headings_are_in_order(site, pages):
         ranks = [int(o) for o in re.findall(r"<h([1-6])[\s>]", text[text.index("<main"):])]
         assert ranks[0] == 1 and ranks.count(1) == 1 and all(b - a <= 1 for a, b in zip(ranks, ranks[1:])), (name, ranks)
 
+def test_documentation_says_something(site, pages):
+    "No stand-in for a sentence, no head that shows how arguments are checked, and links to the source that lead to the line"
+    empty = ("Call self as a function", "*args, **kwargs\n)", "FieldInfo(", "typing.Annotated", "#LNone")
+    said = {n: [o for o in empty if o in (site / n).read_text(encoding="utf-8")] for n in pages}
+    assert not any(said.values()), {n: o for n, o in said.items() if o}
+
 def test_the_page_of_errors_holds_every_message(site, pages):
     sys.path.insert(0, str(ROOT / "tools"))
     import error_page
@@ -236,6 +242,12 @@ CUT = """return [...document.querySelectorAll('main pre, main svg, main img')].f
   .filter(o => o.tagName === 'PRE' ? o.scrollWidth > o.clientWidth + 1 : o.getBoundingClientRect().right > innerWidth + 1)
   .map(o => (o.innerText || o.outerHTML).slice(0, 60))"""
 
+# the beginning of each table that can only be read whole by scrolling sideways
+SCROLLED = """return [...document.querySelectorAll('main table')].filter(o => o.offsetParent !== null)
+  .filter(o => { for (let e = o; e.tagName !== 'MAIN'; e = e.parentElement)
+    if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible') return true })
+  .map(o => o.innerText.slice(0, 60))"""
+
 def resize(browser, width):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -276,6 +288,7 @@ def faults(browser, page, width):
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     if wide > width + 1: yield f"{wide} pixels wide on a screen of {width}"
     for o in browser.execute_script(CUT): yield f"cut at {width}: {o}"
+    for o in browser.execute_script(SCROLLED) if width > 700 else (): yield f"a table is cut at {width}: {o}"
     for o in browser.execute_script(CONTRAST): yield f"faint at {width}: {o}"
 
 @pytest.mark.parametrize("page", [*(page_name(o) for o in listed()), "report.html"])

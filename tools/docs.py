@@ -97,24 +97,79 @@ def own_fields(o):
     fields = [line for name in o._fields for line in lines if re.match(rf"    {name}\s*:", line)]
     return "\n".join([f"class {o.__name__}({o.__orig_bases__[0].__name__})", *fields]) if fields else None
 
-def borrowed_init(o):
-    "The head of a class whose arguments are those of another library's class; None for anything else"
+def inherited_init(o):
+    "The head of a class that takes the arguments of the class it is made from; None for anything else"
     from pydantic import BaseModel
     if not isinstance(o, type) or issubclass(o, BaseModel) or "__init__" in vars(o) or "__new__" in vars(o): return None
-    owner = next(b for b in o.__mro__ if "__init__" in vars(b) or "__new__" in vars(b))
-    if owner is object or owner.__module__.split(".")[0] == o.__module__.split(".")[0]: return None
-    return f"class {o.__name__}({', '.join(b.__name__ for b in o.__bases__)})"
+    bases = ", ".join("namedtuple" if b.__name__ == o.__name__ else b.__name__ for b in o.__bases__ if b is not object)
+    return f"class {o.__name__}({bases})" if bases else f"class {o.__name__}"
+
+def function_of(o):
+    "The function that was written, under its decorators; None where there is none"
+    for name in ("fget", "func", "__func__"): o = getattr(o, name, None) or o
+    o = inspect.unwrap(o) if callable(o) else None
+    return o if inspect.isfunction(o) else None
+
+def named(space, name):
+    "What a dotted name stands for, a property as such"
+    first, *rest = name.split(".")
+    o = space.get(first)
+    for part in rest: o = inspect.getattr_static(o, part, None)
+    return o
+
+def option_parameters(o):
+    "The parameters that a function has from a group of options, and not from its own head"
+    written = function_of(o)
+    if not written or not callable(o) or isinstance(o, type): return []
+    code = written.__code__
+    own = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    return [p for p in inspect.signature(o).parameters.values() if p.kind == p.KEYWORD_ONLY and p.name not in own]
+
+def default_text(p):
+    return "" if p.default in (None, p.empty) else f"{p.default!r}"
+
+OPTION = re.compile(r"^- `(\w+)`: (.*)$", re.MULTILINE)
+
+def short_options(markdown, o):
+    "A head that says `**options`, and the options below it, each with its default"
+    from nbdev.showdoc import show_doc
+    options = {p.name: p for p in option_parameters(o)}
+    if not options: return markdown
+    whole = inspect.signature(o)
+    kept = [p for p in whole.parameters.values() if p.name not in options]
+    if all(p.kind != p.VAR_KEYWORD for p in kept): kept.append(inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD))
+    o.__signature__ = whole.replace(parameters=kept)
+    try: head = SIGNATURE.search(show_doc(o)._repr_markdown_())[0]
+    finally: o.__signature__ = whole
+    text = SIGNATURE.sub(lambda m: head, markdown, count=1)
+    said = {k: f" (default `{default_text(p)}`)" if default_text(p) else "" for k, p in options.items()}
+    if "\nOptions:\n" in text: return OPTION.sub(lambda m: f"- `{m[1]}`: {m[2]}{said.get(m[1], '')}", text)
+    cfg = get_config()
+    keys = ", ".join(f"`{k}={default_text(p)}`" if default_text(p) else f"`{k}`" for k, p in options.items())
+    page = f"{cfg.doc_host}{cfg.doc_baseurl}/guides/config_keys.html"
+    return f"{text}\n\nOptions, explained in [Config keys]({page}): {keys}\n"
+
+def with_line(markdown, o):
+    "The link to the source leads to the line"
+    written = o if isinstance(o, type) else function_of(o)
+    if "#LNone" not in markdown or written is None: return markdown.replace("#LNone", "")
+    return markdown.replace("#LNone", f"#L{inspect.getsourcelines(written)[1]}")
+
+UNSAID = re.compile(r"^\*Call self as a function\.\*$", re.MULTILINE)
 
 def plain_doc(markdown, o):
     """Documentation whose signature says something: a command's is its help, that of options their table,
-    and that of a named tuple its fields."""
-    if fields := own_fields(o) or borrowed_init(o): return SIGNATURE.sub(lambda m: f"```python\n{fields}\n```", markdown, count=1)
+    that of a named tuple its fields, and a class is called one."""
+    markdown = UNSAID.sub("", with_line(markdown, o))
+    if fields := own_fields(o): return SIGNATURE.sub(lambda m: f"```python\n{fields}\n```", markdown, count=1)
     if text := command_help(o): return SIGNATURE.sub(lambda m: f"```text\n{text}\n```", markdown, count=1)
-    table = own_options(o)
-    if table is None: return markdown
-    above = ", ".join(b.__name__ for b in o.__bases__)
-    head = SIGNATURE.sub(lambda m: f"```python\nclass {o.__name__}({above})\n```", markdown, count=1)
-    return f"{head}\n\n{table}\n" if table.count("\n") > 1 else head
+    if (table := own_options(o)) is not None:
+        above = ", ".join(b.__name__ for b in o.__bases__)
+        head = SIGNATURE.sub(lambda m: f"```python\nclass {o.__name__}({above})\n```", markdown, count=1)
+        return f"{head}\n\n{table}\n" if table.count("\n") > 1 else head
+    if head := inherited_init(o): return SIGNATURE.sub(lambda m: f"```python\n{head}\n```", markdown, count=1)
+    if isinstance(o, type): return markdown.replace(f"```python\ndef {o.__name__}(", f"```python\nclass {o.__name__}(", 1)
+    return short_options(markdown, o)
 
 class document(Processor):
     "Run the `show_doc` cells against the exported module, and no other cell"
@@ -132,12 +187,12 @@ class document(Processor):
         self.shell.cell(cell)
         if self.shell.exc: raise RuntimeError(f"{self.nb.module_}: {cell.source} failed. Run nbdev_export first.") from self.shell.exc
         name = re.search(r"^show_doc\(\s*([\w.]+)", cell.source, re.MULTILINE)
-        o = self.shell.user_ns.get(name[1]) if name else None
+        o = named(self.shell.user_ns, name[1]) if name else None
         for out in cell.outputs:
             data = out.get("data", {})
             if o is None or "text/markdown" not in data: continue
             data["text/markdown"] = plain_doc("".join(data["text/markdown"]), o).splitlines(True)
-            if "text/plain" in data: data["text/plain"] = [o.__name__]
+            if "text/plain" in data: data["text/plain"] = [name[1]]
 
 class source_last(Processor):
     "The source of an exported cell follows the documentation of everything in it"
@@ -176,10 +231,11 @@ class PageFilters(FilterDefaults):
 def split_title(cells):
     "nbdev makes the cell of the title front matter and drops the rest of it: give the rest a cell of its own"
     for i, cell in enumerate(cells):
-        m = re.match(r"#\s[^\n]*\n*(?:>\s[^\n]*\n?)?", cell.source) if cell.cell_type == "markdown" else None
+        m = re.match(r"#\s[^\n]*\n*((?:>\s[^\n]*\n?)*)", cell.source) if cell.cell_type == "markdown" else None
         if not m: continue
         rest = cell.source[m.end():].strip("\n")
-        cell.source = m[0]
+        quote = " ".join(o.removeprefix(">").strip() for o in m[1].splitlines())     # front matter has one line of it
+        cell.source = cell.source[:m.start(1)] + (f"> {quote}" if quote else "")
         return cells[:i + 1] + ([mk_cell(rest, "markdown")] if rest else []) + cells[i + 1:]
     return cells
 
@@ -262,12 +318,26 @@ def offline(page):
     return [f"{page.name}: {o}" for o in REMOTE.findall(new)]
 
 KEY = re.compile(r"(<td[^>]*>\s*<code>)(\w+)(?=</code>\s*</td>)")
+FRAME = re.compile(r'<table border="1" class="dataframe">.*?</table>', re.DOTALL)
+LONG_WORD = re.compile(r"(?<=[\s>])[^\s<>]{20,}(?=[\s<])")
+INSIDE = re.compile(r"(\\n|&gt;|[./])(?=[^\s.,'\"])")
+OPTIONS = re.compile(r'<table class="([^"]*)">(\s*<thead>(?:(?!</thead>).)*same as in axolotl\?.*?</table>)', re.DOTALL)
+NAME = re.compile(r"<code>\w+</code>")
+
+def break_long(m):
+    "A data frame whose long words, such as a conversation without spaces, may go on in the next line"
+    return LONG_WORD.sub(lambda word: INSIDE.sub(r"\1<wbr>", word[0]), m[0])
+
+def option_table(m):
+    "A table of options, known by its class; every name in it can be broken"
+    return f'<table class="{m[1]} options">' + NAME.sub(lambda name: re.sub("_(?!<wbr>)", "_<wbr>", name[0]), m[2])
 
 def breakable(out):
-    "Names in the cells of a table may go on in the next line after an underscore"
+    "Names in the cells of a table may go on in the next line after an underscore; all tables of options have the same columns"
     for page in out.rglob("*.html"):
         txt = page.read_text(encoding="utf-8")
         new = KEY.sub(lambda m: m[1] + m[2].replace("_", "_<wbr>"), txt)
+        new = OPTIONS.sub(option_table, FRAME.sub(break_long, new))
         if new != txt: page.write_text(new, encoding="utf-8")
 
 def order_headings(out):

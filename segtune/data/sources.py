@@ -43,8 +43,8 @@ def _hub(path, name, split, data_files, revision):
     from datasets import load_dataset
     try: ds = load_dataset(path, name, split=split or 'train', data_files=data_files, revision=revision)
     except Exception as e:
-        msg = f'no such file or directory, and the hub did not give it ({_why(e)}).'
-        raise ConfigError(f'{msg} Check the path, or the connection.', source=path) from None
+        msg = f'{path!r} is no file or directory, and the hub did not give it ({_why(e)}).'
+        raise ConfigError(f'{msg} Check the path, or the connection.', field='path') from None
     return _library_rows(ds, path)
 
 # %% ../../nbs/data/09_sources.ipynb #b522d1ce
