@@ -18,7 +18,7 @@ from segtune.training import loss, pieces
 from segtune.training.attention import attend_chunks, attend_flex
 from segtune.training.fused import FusedLora
 from segtune.training.loss import chunked_loss, find_head
-from segtune.training.pieces import AttentionCall, PackMask, attend_pieces, products_from
+from segtune.training.pieces import AttentionCall, PackMask, attend_pieces, kernel_only
 from segtune.training.proof import choose_step, gradient_error
 from segtune.training.step import StepCollator, find_lm, remove_step, rungs
 
@@ -132,11 +132,16 @@ def test_every_way_to_attend_is_the_softmax_over_the_mask(batch, window, sinks):
         for a, b in zip(torch.autograd.grad(out.square().sum(), wanted), grads): assert torch.allclose(a, b, atol=1e-11)
     was, pieces.block = pieces.block, 2
     try:
-        with products_from(0):
-            out = attend_pieces(AttentionCall(q, k, v, mask, .3, sink))
-            found = torch.autograd.grad(out.square().sum(), wanted)
+        small = PackMask(mask.pieces, depths, mask.rule)
+        out = attend_pieces(AttentionCall(q, k, v, small, .3, sink))
+        found = torch.autograd.grad(out.square().sum(), wanted)
     finally: pieces.block = was
-    assert torch.allclose(out, expected, atol=1e-12), "by matrix products"
+    assert torch.allclose(out, expected, atol=1e-12), "by matrix products, two queries at a time"
+    for a, b in zip(found, grads): assert torch.allclose(a, b, atol=1e-11)
+    with kernel_only():
+        out = attend_pieces(AttentionCall(q, k, v, mask, .3, sink))
+        found = torch.autograd.grad(out.square().sum(), wanted)
+    assert torch.allclose(out, expected, atol=1e-12), "by the kernel"
     for a, b in zip(found, grads): assert torch.allclose(a, b, atol=1e-11)
     if not sinks:
         with warnings.catch_warnings():
@@ -144,15 +149,31 @@ def test_every_way_to_attend_is_the_softmax_over_the_mask(batch, window, sinks):
             out = attend_flex(AttentionCall(*(o.detach() for o in (q, k, v)), mask, .3), compiled=False)
         assert torch.allclose(out, expected.detach(), atol=1e-5), "the mask for GPUs"
 
-def test_long_rows_are_computed_by_products_and_short_ones_by_the_kernel(monkeypatch):
+@pytest.mark.parametrize("lengths,blocks", [([100], 2), ([200], 4), ([60] * 3, 3), ([20] * 7, 3), ([64, 65, 3], 4)])
+def test_short_rows_share_a_block_and_long_ones_have_several(monkeypatch, lengths, blocks):
     calls = []
     monkeypatch.setattr(pieces, "_weights", lambda *a, own=pieces._weights: calls.append(a[0].shape) or own(*a))
-    for n, expected in ((100, 0), (200, 4)):
-        mask = PackMask([(0, n, 0, n, 1)], torch.arange(n))
-        q, k, v = (torch.randn(1, h, n, 8) for h in (4, 2, 2))
-        plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=.3, enable_gqa=True)
-        assert torch.allclose(attend_pieces(AttentionCall(q, k, v, mask, .3)), plain, atol=1e-5)
-        assert len(calls) == expected
+    ends = np.cumsum([0, *lengths]).tolist()
+    mask = PackMask([(a, b, a, b, 1) for a, b in zip(ends, ends[1:])], torch.cat([torch.arange(n) for n in lengths]))
+    q, k, v = (torch.randn(1, h, ends[-1], 8) for h in (4, 2, 2))
+    found = attend_pieces(AttentionCall(q, k, v, mask, .3))
+    for a, b in zip(ends, ends[1:]):
+        plain = torch.nn.functional.scaled_dot_product_attention(*(o[:, :, a:b] for o in (q, k, v)), is_causal=True, scale=.3, enable_gqa=True)
+        assert torch.allclose(found[:, :, a:b], plain, atol=1e-5)
+    assert len(calls) == blocks
+
+def test_weights_over_many_keys_are_made_again(monkeypatch):
+    "Rows that share a beginning, with weights kept and with weights made again: the same gradients"
+    pack = make_pack([cut_row(o, o) for o in ([1] * 40 + [i] * 30 for i in (2, 3, 4))], min_shared=8)
+    q, k, v = (torch.randn(1, h, len(pack.ids), 8, dtype=torch.float64, requires_grad=True) for h in (4, 2, 2))
+    found = []
+    for most in (512, 16, 0):
+        monkeypatch.setattr(pieces, "kept_keys", most)
+        mask = PackMask([tuple(o) for o in pack.pieces.tolist()], torch.tensor(pack.depths))
+        out = attend_pieces(AttentionCall(q, k, v, mask, .3))
+        found.append(torch.autograd.grad(out.square().sum(), (q, k, v)))
+    for other in found[1:]:
+        for a, b in zip(found[0], other): assert torch.allclose(a, b, atol=1e-12)
 
 
 # ---- the head, in tiles of the vocabulary

@@ -15,7 +15,7 @@ from ..options import ComputeOptions, takes
 from ..segments import ConfigError
 from .attention import NotPackable, attention_configs
 from .loss import first_ids
-from .pieces import products_from
+from .pieces import kernel_only
 from .step import Step, find_lm, pack_tensors, pad_tensors, places, remove_step, rungs
 from .trie import cut_row, make_pack, visible
 
@@ -220,9 +220,8 @@ def try_rung(
         pack = None if rung=='pad' else make_pack(cut, share=rung=='share', min_shared=2)
         part = _on(pad_tensors(cut) if pack is None else pack_tensors(pack), device)
         errors = _check_step(model, part, plain, close)
-        with products_from(0):   # rows are short here; in a run they are not
-            errors = map(max, errors, _check_step(model, part, plain, close))
-            _check_neighbours(step, model, pack, part, still)
+        with kernel_only(): errors = map(max, errors, _check_step(model, part, plain, close))
+        _check_neighbours(step, model, pack, part, still)
         if rung=='share' and not asked and drops(step, part):
             raise NotPackable('dropout is on, and a shared token would be dropped once for all its rows')
     except BaseException:
