@@ -153,6 +153,7 @@ def families(
         else: found.append([i])
     return found
 
+# %% ../../nbs/training/14_trie.ipynb #14b00003
 def make_packs(
     rows:list, # `(ids, targets)` of each row, from `cut_row`
     budget:int|None=None, # Tokens of a pack; one pack of all rows if None
@@ -161,10 +162,11 @@ def make_packs(
 )->list[Pack]:
     "Lay a batch out as one or more packs."
     kept = [i for i,r in enumerate(rows) if len(r[0])]
+    some = [rows[i] for i in kept]
+    those = families(some, min_shared) if share else [[i] for i in range(len(some))]
+    if len(those)==len(some): share,those = False,sorted(those)
     if budget is None: groups = [kept] if kept else []
     else:
-        some = [rows[i] for i in kept]
-        those = families(some, min_shared) if share else [[i] for i in range(len(some))]
         sizes = [len(make_pack([some[i] for i in f], None, share, min_shared).ids) for f in those]
         groups = [sorted(kept[i] for f in b for i in those[f]) for b in best_fit(sizes, budget)]
     return [make_pack([rows[i] for i in g], g, share, min_shared) for g in groups]
