@@ -22,9 +22,13 @@ _flat_encoders = WeakKeyDictionary() # tokenizer -> {form: FlatEncoder}
 
 def _no_spans(text): return ()
 
-def _shared_forms(tok, prefix, special, loaded): # how the fast library is loaded once for both forms
+def _own_form(tok, prefix, special): # how the fast library is loaded for one form: from its text, which parses faster
+    def spec(): return tok.variant_json(prefix, special)
+    return dict(spec=spec, load=lambda backend: load_fast(spec()))
+
+def _shared_form(tok, prefix, special, loaded): # how it is loaded once for both forms
     def load(backend):
-        if special not in loaded: loaded[special] = load_fast(tok.variant(False, special))
+        if special not in loaded: loaded[special] = load_fast(tok.variant_json(False, special))
         return spaced_encoder(loaded[special], tok.cut_special if special else _no_spans) if prefix else loaded[special]
     return dict(load=load, way='spaced' if prefix else '', is_loaded=lambda: special in loaded)
 
@@ -33,7 +37,8 @@ def _flat_encoder(tok, prefix, special): # the one for this form of the tokenize
     known = _flat_encoders.setdefault(tok, {})
     if (prefix,special) not in known:
         spelled = None if tok.is_lossy else lambda: tok.token_bytes
-        how = _shared_forms(tok, prefix, special, known.setdefault('loaded', {})) if tok.prefix_is_space else {}
+        how = _own_form(tok, prefix, special)
+        if tok.prefix_is_space: how |= _shared_form(tok, prefix, special, known.setdefault('loaded', {}))
         known[prefix,special] = FlatEncoder(tok.variant(prefix, special), spelled, prefix, **how)
     return known[prefix,special]
 

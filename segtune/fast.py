@@ -33,11 +33,11 @@ def encode_flat(
 
 # %% ../nbs/08_fast.ipynb #9c0941bc
 def load_fast(
-    backend, # A `tokenizers.Tokenizer`
+    tokenizer, # A `tokenizers.Tokenizer`, or the text of its `tokenizer.json`
 )->Callable: # From texts to flat ids and lengths, like `encode_flat`
     "The same tokenizer in fastokens."
     from fastokens._native import Tokenizer
-    fast = Tokenizer.from_json_str(backend.to_str())
+    fast = Tokenizer.from_json_str(tokenizer if isinstance(tokenizer, str) else tokenizer.to_str())
     def encode(texts):
         ids,starts = fast.encode_batch_flat(texts)
         starts = np.frombuffer(starts, np.uint64).astype(np.int64)
@@ -112,8 +112,8 @@ def first_difference(
     return _first_other(backend, texts, _pieces_of(*encode(texts), range(len(texts))))
 
 # %% ../nbs/08_fast.ipynb #3eaa7b33
-def _proof_path(backend, way=''): # where the proof for this tokenizer and these libraries is kept
-    what = hashlib.sha256(backend.to_str().encode())
+def _proof_path(spec, way=''): # where the proof for this `tokenizer.json` and these libraries is kept
+    what = hashlib.sha256(spec.encode())
     what.update(json.dumps([version('fastokens'), version('tokenizers'), len(_corners), way]).encode())
     return cache_dir()/'fast'/f'{what.hexdigest()[:32]}.json'
 
@@ -126,9 +126,10 @@ def prove(
     backend, # A `tokenizers.Tokenizer`
     encode:Callable, # From texts to flat ids and lengths
     way:str='', # How it was made, where it was not loaded as this tokenizer
+    spec:str|None=None, # The text of its `tokenizer.json`; None: as the library writes it
 )->str|None: # None if it is proved equal; else a text that is encoded differently
     "Does it give the same ids as Hugging Face's library? Remembered by tokenizer and versions."
-    path = _proof_path(backend, way)
+    path = _proof_path(spec or backend.to_str(), way)
     known = read_json(path) or {}
     if 'differs' in known: return known['differs']
     found = first_difference(backend, encode, probe_texts(backend))
@@ -182,9 +183,10 @@ class FlatEncoder:
         load:Callable=load_fast, # Makes the fast encoder
         way:str='', # As for `prove`
         is_loaded:Callable=bool, # Is the fast library loaded already, for another form of the tokenizer?
+        spec:Callable|None=None, # Gives the text of its `tokenizer.json`; None: as the library writes it
     ):
         self.backend,self.left,self.load,self.way = backend,start if fast_library() else None,load,way
-        self.is_loaded = is_loaded
+        self.is_loaded,self.spec = is_loaded,spec or backend.to_str
         self.note = '' # What a user should be told
         self.fast,self.n_seen,self.n_sampled,self._spelling = None,0,0,(token_bytes, prefix)
 
@@ -213,7 +215,7 @@ def _choose(self:FlatEncoder):
         if not is_library_fault(e): raise
         self.note = f'fastokens does not read this tokenizer ({type(e).__name__}), so tokenizers is used.'
         return
-    if (text := prove(self.backend, fast, self.way)) is None: self.fast = fast
+    if (text := prove(self.backend, fast, self.way, self.spec())) is None: self.fast = fast
     else: self.note = f'fastokens gives other tokens for {visible(text[:40])!r}, so tokenizers is used.'
 
 # %% ../nbs/08_fast.ipynb #405bd611
@@ -235,6 +237,6 @@ def _checked(self:FlatEncoder, texts):
     if self.check: at += self.check.wrong(texts, ids, n).tolist()
     bad = _first_other(self.backend, [texts[i] for i in at], _pieces_of(ids, n, at))
     if bad is None: return ids, n
-    _remember(_proof_path(self.backend, self.way), bad)
+    _remember(_proof_path(self.spec(), self.way), bad)
     raise TokenizerError(f'fastokens and tokenizers disagree about {visible(bad[:80])!r}. Nothing was kept. '
                          'Run again: this tokenizer is now left to the tokenizers library.')

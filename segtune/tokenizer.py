@@ -104,6 +104,10 @@ def _prefix_after_special(spec): # which ones bring the space back: 'none', 'raw
     return 'all' if always else 'none'
 
 # %% ../nbs/07_tokenizer.ipynb #60880a07
+def _vocabulary(spec): # token -> id, but for those that were added
+    vocab = spec['model'].get('vocab', {})
+    return vocab if isinstance(vocab, dict) else {t:i for i,(t,_) in enumerate(vocab)}
+
 def _byte_chars(): # character -> byte, as GPT-2's encoder.py lays them out
     keep = [*range(ord('!'), ord('~')+1), *range(ord('¡'), ord('¬')+1), *range(ord('®'), ord('ÿ')+1)]
     rest = [b for b in range(256) if b not in keep]
@@ -163,18 +167,26 @@ class FastTokenizer:
 
 # %% ../nbs/07_tokenizer.ipynb #ca127c15
 @patch
+def variant_json(self:FastTokenizer,
+    prefix:bool=True, # As for `variant`
+    special:bool=True, # Likewise
+)->str:
+    "The `tokenizer.json` of one of its four forms."
+    import orjson
+    spec = self.spec if special else {**self.spec, 'added_tokens':[]}
+    if not prefix: spec = {**spec, **{k:_unprefixed(spec[k]) for k in ('normalizer','pre_tokenizer')}}
+    return orjson.dumps(spec).decode()
+
+@patch
 def variant(self:FastTokenizer,
     prefix:bool=True, # Keep the space that the tokenizer invents at the start of a text?
     special:bool=True, # Read special tokens in the text as control tokens?
 ): # A `tokenizers.Tokenizer`
     "The tokenizer in one of its four forms."
-    import orjson
     from tokenizers import Tokenizer
     prefix = prefix or not self.adds_prefix_space
     if (prefix,special) not in self._variants:
-        spec = self.spec if special else {**self.spec, 'added_tokens':[]}
-        if not prefix: spec = {**spec, **{k:_unprefixed(spec[k]) for k in ('normalizer','pre_tokenizer')}}
-        try: self._variants[prefix,special] = Tokenizer.from_str(orjson.dumps(spec).decode())
+        try: self._variants[prefix,special] = Tokenizer.from_str(self.variant_json(prefix, special))
         except BaseException as e:
             if not is_library_fault(e): raise
             raise unreadable(e, self.source) from None
@@ -197,11 +209,11 @@ def decode_each(self:FastTokenizer, ids:Iterable[int])->list[str]:
 def token_bytes(self:FastTokenizer)->list[bytes]:
     "The bytes of every id of the vocabulary."
     if not hasattr(self, '_token_bytes'):
-        vocab = self.backend.get_vocab(with_added_tokens=True)
-        names = ['']*(1+max(vocab.values()))
+        vocab,added = _vocabulary(self.spec),self.backend.get_added_tokens_decoder()
+        names = ['']*(1+max(max(vocab.values(), default=-1), max(added, default=-1)))
         for t,i in vocab.items(): names[i] = t
         self._token_bytes = _spell(self.spec, names)
-        for i,t in self.backend.get_added_tokens_decoder().items(): self._token_bytes[i] = t.content.encode()
+        for i,t in added.items(): self._token_bytes[i] = t.content.encode()
     return self._token_bytes
 
 @patch
@@ -285,8 +297,7 @@ def is_lossy(self:FastTokenizer)->bool:
 
 # %% ../nbs/07_tokenizer.ipynb #e4d4176e
 def _added(spec, new): # spec with the strings of `new` as added tokens; ids of known ones stay
-    vocab = spec['model'].get('vocab', {})
-    if isinstance(vocab, list): vocab = {t:i for i,(t,_) in enumerate(vocab)}
+    vocab = _vocabulary(spec)
     known = {t['content']:t['id'] for t in spec['added_tokens']}
     top,out = max([len(vocab)-1, *vocab.values(), *known.values()])+1, list(spec['added_tokens'])
     for content,special in new.items():

@@ -81,7 +81,7 @@ def test_one_fault_in_ten_thousand_pieces_is_caught(name, prefix, wrong, at):
     "by a library that passed the probe"
     tok, met = make_tokenizer(name), []
     backend = tok.variant(prefix)
-    fast._remember(fast._proof_path(backend), None)
+    fast._remember(fast._proof_path(backend.to_str()), None)
     def load(backend): return faulty(loaded(name, prefix), wrong, at, met)
     def encoder(): return FlatEncoder(backend, tok.token_bytes, prefix and tok.adds_prefix_space, start=0, load=load)
     with pytest.raises(TokenizerError, match=r"disagree about '.*piece·\d+'. Nothing was kept"): encoder()([f"piece {i}" for i in range(10_000)])
@@ -133,7 +133,7 @@ def test_it_can_be_switched_off(monkeypatch):
 @pytest.mark.parametrize("memory", ["", "{", "[]", '{"differs": 1', '"x"', "\x00"])
 def test_a_damaged_memory_is_proved_again(memory):
     backend = make_tokenizer("gpt2").backend
-    path = fast._proof_path(backend)
+    path = fast._proof_path(backend.to_str())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(memory)
     assert prove(backend, load_fast(backend)) is None
