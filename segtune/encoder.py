@@ -17,7 +17,7 @@ from .segments import Segment
 from .tokenizer import as_tokenizer
 from .tokenizer_file import named_faults
 
-# %% ../nbs/11_encoder.ipynb #5e617e24
+# %% ../nbs/11_encoder.ipynb #5e617e01
 _flat_encoders = WeakKeyDictionary() # tokenizer -> {form: FlatEncoder}
 
 def _no_spans(text): return ()
@@ -32,6 +32,7 @@ def _shared_form(tok, prefix, special, loaded): # how it is loaded once for both
         return spaced_encoder(loaded[special], tok.cut_special if special else _no_spans) if prefix else loaded[special]
     return dict(load=load, way='spaced' if prefix else '', is_loaded=lambda: special in loaded)
 
+# %% ../nbs/11_encoder.ipynb #5e617e24
 def _flat_encoder(tok, prefix, special): # the one for this form of the tokenizer
     prefix = prefix and tok.adds_prefix_space
     known = _flat_encoders.setdefault(tok, {})

@@ -7,6 +7,7 @@ __all__ = ['at_revision', 'base_path', 'FastTokenizer', 'special_ids', 'any_of',
 
 # %% ../nbs/07_tokenizer.ipynb #f8ab5169
 import hashlib, json, re
+import orjson
 from collections.abc import Iterable
 from functools import partial
 from itertools import accumulate
@@ -16,7 +17,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .segments import TokenizerError, ConfigError, json_type
 from .models import bundled_path, packaged_path
-from .tokenizer_file import complete_spec, is_library_fault, nested_parts, settings_off, unreadable
+from .tokenizer_file import complete_spec, is_library_fault, nested_parts, settings_off, unreadable, vocabulary
 
 # %% ../nbs/07_tokenizer.ipynb #e384f7a0
 def at_revision(
@@ -104,10 +105,6 @@ def _prefix_after_special(spec): # which ones bring the space back: 'none', 'raw
     return 'all' if always else 'none'
 
 # %% ../nbs/07_tokenizer.ipynb #60880a07
-def _vocabulary(spec): # token -> id, but for those that were added
-    vocab = spec['model'].get('vocab', {})
-    return vocab if isinstance(vocab, dict) else {t:i for i,(t,_) in enumerate(vocab)}
-
 def _byte_chars(): # character -> byte, as GPT-2's encoder.py lays them out
     keep = [*range(ord('!'), ord('~')+1), *range(ord('¡'), ord('¬')+1), *range(ord('®'), ord('ÿ')+1)]
     rest = [b for b in range(256) if b not in keep]
@@ -172,7 +169,6 @@ def variant_json(self:FastTokenizer,
     special:bool=True, # Likewise
 )->str:
     "The `tokenizer.json` of one of its four forms."
-    import orjson
     spec = self.spec if special else {**self.spec, 'added_tokens':[]}
     if not prefix: spec = {**spec, **{k:_unprefixed(spec[k]) for k in ('normalizer','pre_tokenizer')}}
     return orjson.dumps(spec).decode()
@@ -209,7 +205,7 @@ def decode_each(self:FastTokenizer, ids:Iterable[int])->list[str]:
 def token_bytes(self:FastTokenizer)->list[bytes]:
     "The bytes of every id of the vocabulary."
     if not hasattr(self, '_token_bytes'):
-        vocab,added = _vocabulary(self.spec),self.backend.get_added_tokens_decoder()
+        vocab,added = vocabulary(self.spec),self.backend.get_added_tokens_decoder()
         names = ['']*(1+max(max(vocab.values(), default=-1), max(added, default=-1)))
         for t,i in vocab.items(): names[i] = t
         self._token_bytes = _spell(self.spec, names)
@@ -297,7 +293,7 @@ def is_lossy(self:FastTokenizer)->bool:
 
 # %% ../nbs/07_tokenizer.ipynb #e4d4176e
 def _added(spec, new): # spec with the strings of `new` as added tokens; ids of known ones stay
-    vocab = _vocabulary(spec)
+    vocab = vocabulary(spec)
     known = {t['content']:t['id'] for t in spec['added_tokens']}
     top,out = max([len(vocab)-1, *vocab.values(), *known.values()])+1, list(spec['added_tokens'])
     for content,special in new.items():

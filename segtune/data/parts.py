@@ -15,7 +15,6 @@ from itertools import islice
 from os import PathLike, fspath
 from typing import NamedTuple
 from urllib.parse import quote
-from urllib.request import Request, urlopen
 import numpy as np
 from .files import count_rows, unreadable
 from .json_rows import holds_list, read_lines
@@ -114,6 +113,7 @@ class HttpFile(io.RawIOBase):
     def readinto(self, buffer):
         end = min(self.at+len(buffer), self.origin.state[0])
         if self.at>=end: return 0
+        from urllib.request import Request, urlopen
         url = quote(self.origin.url, safe=string.punctuation)
         asked = Request(url, headers={'User-Agent':'segtune', 'Range':f'bytes={self.at}-{end-1}'})
         with urlopen(asked, timeout=60) as answer:

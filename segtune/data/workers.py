@@ -10,7 +10,6 @@ __all__ = ['in_order', 'send', 'tried', 'unpacked', 'streams_of', 'serve', 'comm
 import errno, json, os, pickle, signal, subprocess, sys, traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Thread
 from time import sleep
@@ -158,6 +157,7 @@ def pooled(
     ahead:int=2, # The most tasks under way, for each worker
 )->Iterator: # Results, in order
     "Call a function with every task, in several processes."
+    from concurrent.futures import ThreadPoolExecutor
     pool,idle = [Worker(job) for _ in range(workers)],SimpleQueue()
     for w in pool: idle.put(w)
     def run(task):

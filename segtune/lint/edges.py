@@ -101,7 +101,9 @@ def after_special(self:LintBatch,
     "Edges that one of these tokens surely ends at."
     cuts,at = self.context.cuts,self.special_places
     wanted = np.isin(cuts, list(tokens)) if cuts else np.zeros(0, bool)
-    return np.isin(self.edge_table.place, at.end[wanted[at.kind]])
+    ends = np.zeros(len(self.all_texts.codes)+1, bool)
+    ends[at.end[wanted[at.kind]]] = True
+    return ends[self.edge_table.place]
 
 # %% ../../nbs/lint/02_edges.ipynb #fea1990a
 def _beside_special(f, e): # does a control token end or begin at the edge?
@@ -238,17 +240,20 @@ def _after_clear(f): # edges that are harmless because of the token before them,
     sure = f.after_special(f.context.clear) & t.segments.special[t.left] & t.segments.special[t.right]
     return sure & ~t.anew if tok.adds_prefix_space and tok.prefix_after_special=='none' else sure
 
+_around = (-2,42),(-1,21),(0,0) # characters beside an edge, each of 21 bits, and where they are put in a number
+
 def _surely_safe(f): # edges at a safe cut, one bool each
     t,tok,codes = f.edge_table,f.encoder.tok,f.all_texts.codes
     inner = np.flatnonzero(t.place-f.all_texts.starts[t.row]>1) # three characters of one row
     if tok.adds_prefix_space: inner = inner[~t.anew[inner]]
     if tok.prefix_after_special!='none': # no special token ends with this character
         inner = inner[~np.isin(codes[t.place[inner]-1], [ord(o[-1]) for o in f.context.cuts if o])]
-    around = np.stack([codes[t.place[inner]+k] for k in (-2,-1,0)], axis=1)
-    kinds,which = np.unique(around, axis=0, return_inverse=True)
-    safe = np.array([is_safe_cut(tok, ''.join(map(chr, o)), 2) for o in kinds], bool)
+    around = sum(codes[t.place[inner]+k].astype(np.int64)<<bits for k,bits in _around) # as one number, to compare
+    kinds,which = np.unique(around, return_inverse=True)
+    texts = [''.join(chr(o>>bits & 0x1fffff) for _,bits in _around) for o in kinds.tolist()]
+    safe = np.array([is_safe_cut(tok, text, 2) for text in texts], bool)
     out = np.zeros(len(t.left), bool)
-    out[inner] = safe[which.ravel()]
+    out[inner] = safe[which]
     return out
 
 def _rows_to_check(f): # rows with an edge to trained text behind a cut that a server's text may not have

@@ -67,10 +67,16 @@ def _eos_masked(f):
     return f.explain_tokens(f.masked_eos, 'EOS after the trained text is masked')
 
 # %% ../../nbs/lint/03_row_rules.ipynb #a83a24b0
+@patch(as_prop=True)
+def said(self:LintBatch)->np.ndarray: # Tokens of the batch
+    "Trained tokens that are more than whitespace."
+    at = np.flatnonzero(self.trained)
+    return at[~self.context.id_tables.blank[self.ids[at]]]
+
 @rule('no-eos', 'warning', 'A model that is not trained to end its answer does not stop.',
       'Write EOS at the end of the last trained segment.')
 def _no_eos(f):
-    eos,at = f.context.id_of('eos_token'),np.flatnonzero(f.trained & ~f.context.id_tables.blank[f.ids])
+    eos,at = f.context.id_of('eos_token'),f.said
     if eos<0: return [], None
     last = np.full(len(f.n), -1)
     last[f.row_of[at]] = at
@@ -217,11 +223,12 @@ def _double_eos(f):
 @rule('empty-completion', 'warning', 'The model learns to answer this prompt with nothing.',
       'Write the answer, or remove the row.')
 def _empty_completion(f):
-    said = f.trained & ~f.context.id_tables.blank[f.ids] & (f.ids!=f.context.id_of('eos_token'))
+    said = f.said[f.ids[f.said]!=f.context.id_of('eos_token')]
     n = np.bincount(f.row_of[said], minlength=len(f.n))
     def answer(i): return ''.join(s.text for s in f.batch.rows[i] if s.label).replace(f.encoder.tok.eos or '', '')
     maybe = np.flatnonzero((f.n_trained>0) & (f.n_trained<f.n) & (n==0))
     found = [i for i in maybe.tolist() if not answer(i).strip()]
+    if not found: return [], None
     at = np.flatnonzero(f.trained & np.isin(f.row_of, found))
     return f.explain_tokens(at, 'the trained text is only EOS or whitespace')
 

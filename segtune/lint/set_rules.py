@@ -6,16 +6,14 @@
 __all__ = ['row_hashes', 'RowIndex', 'find_duplicates', 'share_bounds']
 
 # %% ../../nbs/lint/05_set_rules.ipynb #6f931c8d
-from hashlib import blake2b
 import numpy as np
 from fastcore.basics import patch
+from xxhash import xxh3_64_intdigest
 from .rules import LintBatch, rule
 
 # %% ../../nbs/lint/05_set_rules.ipynb #8b4efe7a
-def _digest(data): return blake2b(data, digest_size=8).digest()
-
 def _numbers(digests): # int64, one per digest
-    return np.frombuffer(b''.join(digests), '<i8').astype(np.int64)
+    return np.fromiter(digests, np.uint64).view(np.int64)
 
 def row_hashes(
     facts:LintBatch, # A batch
@@ -28,7 +26,7 @@ def row_hashes(
     size = facts.ids.itemsize
     def each(upto):
         places = zip((starts*size).tolist(), (upto*size).tolist())
-        return _numbers(_digest(ids[a:b]) if b>a else bytes(8) for a,b in places)
+        return _numbers(xxh3_64_intdigest(ids[a:b]) if b>a else 0 for a,b in places)
     return each(ends), each(np.minimum(first, ends))
 
 # %% ../../nbs/lint/05_set_rules.ipynb #6f04469f
@@ -41,7 +39,7 @@ def _fold(text): # without whitespace, in one case
 
 def _folded(facts): # int64, one per row: of its text, folded
     def text(i): return facts.texts[i] or facts.encoder.tok.to_bytes(facts.batch.row(i).ids).decode(errors='replace')
-    return _numbers(_digest(_fold(text(i))) if alive else bytes(8) for i,alive in enumerate(facts.alive.tolist()))
+    return _numbers(xxh3_64_intdigest(_fold(text(i))) if alive else 0 for i,alive in enumerate(facts.alive.tolist()))
 
 # %% ../../nbs/lint/05_set_rules.ipynb #10650a4f
 def _split_place(place): # file and line; -1 where there is none
