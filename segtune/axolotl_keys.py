@@ -30,11 +30,15 @@ ignored = {
         use_glm_dsa_kernels experts_implementation expert_backend mlp_kernel dsv4_* nvfp4_*
         llama4_linearized_experts quantize_moe_experts embeddings_skip_upcast low_cpu_mem_usage max_memory
         gpu_memory_limit device device_map lora_on_cpu qlora_sharded_model_loading
-        experimental_skip_move_to_device ddp ddp_* dataloader_* gc_steps fp8 fp8_* auto_find_batch_size
+        experimental_skip_move_to_device ddp ddp_* dataloader_* gc_steps gc_collect_steps fp8 fp8_*
+        auto_find_batch_size selective_checkpointing torch_compile_options torch_empty_cache_steps ple_cpu_offload
+        moe_bnb_fast moe_dequant_chunk_size moe_grouped_backend gemma4_*_nonexpert nonexpert_quantization
+        use_dsv4_kernels
         bnb_config_kwargs pad_to_multiple_of remove_unused_columns accelerator_config use_protrain protrain_*''',
     'attention is computed by transformers': '''
-        flash_attention xformers_attention sdp_attention flex_attention eager_attention sage_attention''',
-    'bf16 and fp16 say how precisely it computes': 'float16 bfloat16 float32',
+        flash_attention xformers_attention sdp_attention flex_attention eager_attention sage_attention
+        large_head_attention sdpa_varlen''',
+    'bf16 and fp16 say how precisely it computes': 'float16 bfloat16 float32 fp32_norms fp32_norm_classes',
     _processes: '''
         fsdp_final_state_dict_type tensor_parallel_size context_parallel_* sequence_parallel_degree heads_k_stride
         ring_attn_func dp_shard_size dp_replicate_size expert_parallel_* local_rank world_size use_ray ray_*
@@ -88,10 +92,12 @@ refused = {
     _only_sft: '''
         rl rl_* trl vllm vllm_* ebft ebft_* reward_model process_reward_model num_labels center_rewards_coefficient
         dpo_* kto_* orpo_alpha rpo_alpha simpo_gamma cpo_alpha precompute_ref_log_probs max_prompt_len nemo_gym_*''',
-    'only text is trained here, no images or sound': 'processor_type processor_kwargs is_multimodal image_* audio_*',
+    'only text is trained here, no images or sound':
+        'processor_type processor_kwargs is_multimodal image_* audio_* role_boundaries',
     'only models that write one token after the other are trained here': 'diffusion diffusion_*',
     'knowledge distillation is not done here': 'kd_*',
-    _weights: 'unfrozen_parameters spectrum_* relora relora_* peft_layer_replication',
+    _weights:
+        'unfrozen_parameters spectrum_* relora relora_* peft_layer_replication lora_rank_pattern lora_alpha_pattern',
     'weights are neither quantised for training nor pruned here':
         'qat llmcompressor use_onebitllms quantization_aware_*',
     _schedule: 'jagged_restart_* lr_div_factor log_sweep_*',
@@ -102,7 +108,7 @@ refused = {
     _model: '''
         s2_attention landmark_attention xpos_rope fix_untrained_tokens shrink_embeddings mean_resizing_embeddings
         aux_free_router_* use_densemixer dense_mixer densemixer_* mora_*
-        peft_trainable_token_indices peft_ensure_weight_tying overrides_of_model_kwargs''',
+        peft_trainable_token_indices peft_ensure_weight_tying overrides_of_model_kwargs mora use_mora''',
 }
 
 # %% ../nbs/14_axolotl_keys.ipynb #6596c77b
@@ -111,8 +117,9 @@ refused |= {
     'files in it':
         'shuffle_before_merging_datasets',
     'put it under overrides_of_model_config': 'rope_scaling',
+    'it belongs to an optimizer that is not done here, see optimizer': 'adam_beta3 adam_epsilon2 dion_* qgalore_*',
     'rename them in a copy of the tokenizer, and give its directory as tokenizer_config': 'added_tokens_overrides',
-    'name no trainer class; the training loop is segtune\'s own': 'trainer_cls',
+    'name no trainer class; the training loop is segtune\'s own': 'trainer_cls hatchery',
     'held-out rows are limited by sequence_len too': 'eval_sequence_len',
 }
 

@@ -57,6 +57,17 @@ def test_what_is_ignored_is_noted_once(name):
         assert told.count(f" {k}") >= 1 if what and what[0] == "ignored" else True, k
     assert sum(o.startswith("ignored") for o in told.splitlines()) <= 1
 
+SCHEMA = [k for line in (Path(__file__).parent / "data/axolotl_schema_keys.txt").read_text().splitlines() if line[0] != "#" for k in line.split()]
+
+def test_every_key_of_axolotls_schema_is_known():
+    "honoured, ignored or refused, and never called unknown"
+    def told(key):
+        try: check({**LEAST, key: LEAST.get(key, 1)})
+        except ConfigError as e: return str(e)
+        return ""
+    assert len(SCHEMA) > 400
+    assert [k for k in SCHEMA if "unknown key" in told(k)] == []
+
 def test_no_key_is_two_things():
     for k in Config.model_fields: assert not why_ignored(k) and not why_refused(k), k
 

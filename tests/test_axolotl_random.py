@@ -127,3 +127,10 @@ def test_tied_segments_keep_their_first_token_until_their_text_changes():
     row = fmt(turns("Hi</s>", "Bye</s>"))
     assert "".join(s.text for s in row).count("</s>") == 2 and not any(s.special for s in row if s.text == "</s>")
     with pytest.raises(ConfigError, match="train_on_eot"): find_format("chat_template", tokenizer("gpt2"), chat_template="chatml", train_on_eot="trun")
+
+def test_sharegpt_reads_another_field_and_ultrachat():
+    tok, said = tokenizer("gpt2"), [("user", "Hi"), ("assistant", "Bye")]
+    want = [(s.text, s.label) for s in find_format("sharegpt", tok)({"conversations": [{"from": r, "value": t} for r, t in said]})]
+    moved = find_format("sharegpt", tok, field_messages="turns")({"turns": [{"from": r, "value": t} for r, t in said]})
+    ultra = find_format("sharegpt.load_ultrachat", tok)({"messages": [dict(role=r, content=t) for r, t in said]})
+    assert [(s.text, s.label) for s in moved] == [(s.text, s.label) for s in ultra] == want

@@ -188,13 +188,15 @@ def sharegpt(
     field_model:str|None=None, # The role name of the model's turns; None: `gpt`
     roles:dict|None=None, # `{'input': [...], 'output': [...]}`: more roles for ChatML
     strict:bool|None=None, # Accepted as in axolotl; role names are read either way
-    read:Callable=_read_turns, # `(row, at) -> [(role, text, weight)]`
+    read:Callable=_read_turns, # `(row, at, field=...) -> [(role, text, weight)]`
+    field_messages:str|None=None, # The field with the turns; None: `conversations`
     default_system_message:str|None=None, # For ChatML: the system text of rows that have none
 )->Callable: # `(row, at) -> list[Segment]`
     "The row function of a conversation format."
     name,_ = conversation_of(conversation)
     own = dict(human=field_human or 'human', gpt=field_model or 'gpt')
     sides = {own['human']:0, own['gpt']:1}
+    if field_messages: read = partial(read, field=field_messages)
     def listed(o): return [o] if isinstance(o, str) else o or []
     extra = {m: listed((roles or {}).get(k)) for m,k in ((False,'input'), (True,'output'))}
     default = default_system_message if name=='chatml' else None
@@ -206,13 +208,14 @@ def sharegpt(
     return write
 
 # %% ../../nbs/axolotl/02_sharegpt.ipynb #fbc775f5
-_prompter = dict(prompter='human', assistant='gpt')
-
-def _read_guanaco(row, at):
-    turns = _read_turns(row, at, _prompter)
-    odd = [r for r,*_ in turns if r not in _prompter.values()]
-    if odd: raise DataError(f'the role {odd[0]!r} is neither prompter nor assistant.', field='conversations', **at)
+def _read_sides(row, at, names, field='conversations'): # turns of two roles, and of no other
+    turns = _read_turns(row, at, names, field)
+    odd = [r for r,*_ in turns if r not in names.values()]
+    if odd: raise DataError(f'the role {odd[0]!r} is neither {" nor ".join(names)}.', field=field, **at)
     return turns
+
+_read_guanaco = partial(_read_sides, names=dict(prompter='human', assistant='gpt'))
+_read_ultrachat = partial(_read_sides, names=dict(user='human', assistant='gpt'), field='messages')
 
 def _read_jokes(row, at):
     out = []
@@ -240,12 +243,17 @@ def _turns(who, roles, what, *texts): # the fields and the example of a format w
 
 _add_format(
     'sharegpt', sharegpt, about='A conversation, in the layout of a FastChat template.',
-    options=('conversation','field_human','field_model','roles','strict','default_system_message'),
+    options=('conversation','field_human','field_model','roles','strict','field_messages','default_system_message'),
     **_turns('from', '"human", "gpt" or "system"', 'value', ('system','Answer in one word.'),
              ('human','Capital of France?'), ('gpt','Paris')))
 _add_format(
     'sharegpt.load_role', sharegpt, about='A conversation whose turns have a `role`.',
     **_turns('role', '"human" or "gpt"', 'value', ('human','Capital of France?'), ('gpt','Paris')))
+_add_format(
+    'sharegpt.load_ultrachat', partial(sharegpt, read=_read_ultrachat), options=('conversation',),
+    about='A conversation as `messages` of a user and an assistant.',
+    fields={'messages': 'list of turns: {"role": "user" or "assistant", "content": text}'},
+    example={'messages': [dict(role='user', content='Capital of France?'), dict(role='assistant', content='Paris')]})
 _add_format(
     'sharegpt.load_guanaco', partial(sharegpt, read=_read_guanaco),
     about='A conversation between a prompter and an assistant.',
