@@ -50,6 +50,7 @@ def _report_name(sources, held, **told): # covers what may change the report, bu
     key = key_of(dict(rules=list(rules), code=code_fingerprint(_lint_modules()), sources=names, held=against, **told))
     return f'lint-{key[:12]}.json'
 
+# %% ../../nbs/data/20_findings.ipynb #90f9fcbd
 def _read_report(path): # None where there is none that is whole
     o = read_json(path) or {}
     return o['report'] if 'report' in o and o.get('check')==key_of(o['report']) else None
@@ -83,7 +84,17 @@ def lint_shards(
         linter.add(shard.batch, shard.places, shard.kept, encoder)
         yield shard
 
-# %% ../../nbs/data/20_findings.ipynb #7be10a03
+# %% ../../nbs/data/20_findings.ipynb #3ef25d58
+def held_rows(
+    n:int, # Rows there are
+    held:Prepared|None, # Validation rows of their own, if there are any
+    **split, # As for `held_out_rows`
+)->list[int]: # Their numbers; none where too few rows are left
+    "The rows of this set that will be held out."
+    try: return [] if held else held_out_rows(n, **split)
+    except ConfigError: return []
+
+# %% ../../nbs/data/20_findings.ipynb #7a21448f
 def _lint_again(p, name, sources, tokenizer, options, linter, report): # None: `report` made it
     file = p.path/'.segtune'/name
     if (known := _read_report(file)) is not None: return known
@@ -95,16 +106,6 @@ def _lint_again(p, name, sources, tokenizer, options, linter, report): # None: `
         with closing(shard_results(job, sources, options)) as results:
             for made in results: linter.merge(made.linter)
         report(file.parent, p.count)
-
-# %% ../../nbs/data/20_findings.ipynb #3ef25d58
-def held_rows(
-    n:int, # Rows there are
-    held:Prepared|None, # Validation rows of their own, if there are any
-    **split, # As for `held_out_rows`
-)->list[int]: # Their numbers; none where too few rows are left
-    "The rows of this set that will be held out."
-    try: return [] if held else held_out_rows(n, **split)
-    except ConfigError: return []
 
 # %% ../../nbs/data/20_findings.ipynb #3ef25d59
 @takes(PrepareOptions)
