@@ -34,6 +34,7 @@ def write_manifest(
     with writing(d): write_json(d/'.segtune'/'manifest.json', {**manifest, 'check':key_of(manifest)})
     return manifest
 
+# %% ../../nbs/data/16_manifest.ipynb #6d6ad354
 def read_manifest(
     d:Path, # A dataset's directory
     whole:bool=True, # Must all files be there, in their size?
@@ -109,6 +110,7 @@ def _change(what, a, b):
 def _changed(a, b, known=()): # keys of two dicts whose values differ
     return [k for k in dict.fromkeys([*a, *b]) if k not in known and a.get(k)!=b.get(k)]
 
+# %% ../../nbs/data/16_manifest.ipynb #8de0279e
 def _of_code(old, new):
     a,b = old['parts']['code'],new['parts']['code']
     out = [_change(k, a.get(k), b.get(k)) for k in _changed(a, b, ['segtune'])]

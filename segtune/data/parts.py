@@ -60,6 +60,7 @@ def mark_groups(
     before = np.cumsum([0, *(sizes[i] for i in groups)], dtype=np.int64)
     return Marks(before[:-1], before[:-1], np.array(groups, np.int64), int(before[-1]))
 
+# %% ../../nbs/data/06_parts.ipynb #3902ab45
 def _marks(path, kind): # None: it has to be read from the start
     if is_compressed(path): return None
     if kind=='parquet': return mark_groups(path)
@@ -83,6 +84,7 @@ def http_state(
     told = headers.get('ETag'),headers.get('Last-Modified')
     return (size, *told) if size and any(told) and not headers.get('Content-Encoding') else None
 
+# %% ../../nbs/data/06_parts.ipynb #c59cf270
 _told = ('size','ETag','etag','mtime','LastModified','last_modified','updated','generation','created')
 
 def fsspec_state(

@@ -88,6 +88,15 @@ def _load_saved(folder):
     except Exception as e:
         raise DataError(f'cannot be loaded ({_why(e)}). Save it again.', source=fspath(folder)) from None
 
+# %% ../../nbs/data/09_sources.ipynb #4fcdc01c
+def _short(why): return ((str(why) or type(why).__name__).splitlines() or [''])[0].rstrip('.')
+
+def public_address(
+    url:str, # An address
+)->str: # Without user name and password
+    "An address as messages may show it."
+    return re.sub(r'(?<=://)[^/@]*@', '', url)
+
 # %% ../../nbs/data/09_sources.ipynb #fbb33ad5
 @cache
 def _downloads(): return tempfile.TemporaryDirectory(prefix='segtune-') # goes when the program ends
@@ -117,15 +126,6 @@ def _fetch(url): # the local copy, and its `Origin` or None
         why = _short(getattr(e, 'reason', None) or e)
         msg = f'cannot be fetched ({why}). Check the address and the connection, or fetch the file and give its path.'
     raise DataError(msg, source=name)
-
-# %% ../../nbs/data/09_sources.ipynb #4fcdc01c
-def _short(why): return ((str(why) or type(why).__name__).splitlines() or [''])[0].rstrip('.')
-
-def public_address(
-    url:str, # An address
-)->str: # Without user name and password
-    "An address as messages may show it."
-    return re.sub(r'(?<=://)[^/@]*@', '', url)
 
 # %% ../../nbs/data/09_sources.ipynb #382c3ea9
 def _fsspec_files(url): # address -> function that gets a local copy
@@ -166,9 +166,6 @@ def _remote(url, ds_type): # rows of each file at an address
     return out
 
 # %% ../../nbs/data/09_sources.ipynb #ea0ec8fb
-def _files_rows(files, ds_type):
-    return [r for f in files for r in (_remote(f, ds_type) if '://' in fspath(f) else [_file_rows(f, ds_type)])]
-
 def _checked(path): # the path, if it can be one
     text = fspath(path)
     if not text: raise ConfigError('is empty. Give a file, a directory, an address or a name on the hub.', field='path')
@@ -176,6 +173,7 @@ def _checked(path): # the path, if it can be one
     if text.startswith(('file://','local://')): return re.sub('^[a-z]+://', '', text)
     return text if '://' in text else os.path.expanduser(text)
 
+# %% ../../nbs/data/09_sources.ipynb #28a3720f
 def _mode(path): # of what a path leads to; 0: nothing
     try: return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError): return 0
@@ -191,6 +189,9 @@ def _nothing(path):
     raise ConfigError(f'no such file: {fspath(path)!r}. {advice}', field='path')
 
 # %% ../../nbs/data/09_sources.ipynb #ee90b7c2
+def _files_rows(files, ds_type):
+    return [r for f in files for r in (_remote(f, ds_type) if '://' in fspath(f) else [_file_rows(f, ds_type)])]
+
 def _directory(path, ds_type, name, data_files): # ({split: function that gives its rows}, notes)
     if data_files:
         return {k:partial(_files_rows, v, ds_type) for k,v in named_files(path, data_files).items()}, []
@@ -201,6 +202,7 @@ def _directory(path, ds_type, name, data_files): # ({split: function that gives 
     splits,notes = directory_splits(path, name)
     return {k:partial(_files_rows, v, ds_type) for k,v in splits.items()}, notes
 
+# %% ../../nbs/data/09_sources.ipynb #65caef94
 def _locate(path, ds_type, name, data_files): # the same; None: it must be a name on the hub
     if '://' in path: return dict(train=partial(_remote, path, ds_type)), []
     mode = _mode(path)
@@ -244,7 +246,8 @@ def _without(sources, skip): # all but the first rows
 def _limited(sources, title, max_rows, seed, notes):
     n = sum(map(n_rows, sources))
     sources = limit_rows(sources, max_rows, seed)
-    if n>max_rows: notes.append(f'{title}: {max_rows:,} of {n:,} rows are taken, drawn at random (max_rows)')
+    are = 'is' if max_rows==1 else 'are'
+    if n>max_rows: notes.append(f'{title}: {max_rows:,} of {n:,} rows {are} taken, drawn at random (max_rows)')
     return sources
 
 def _repeated(sources, title, repeat, notes):
