@@ -33,6 +33,7 @@ def test_encoding_each_text_once_changes_no_token(name):
     check()
 
 @pytest.mark.parametrize("boundary", boundaries)
+@settings(deadline=None)
 @given(batch=rows)
 def test_pieces_travel_with_the_batch(boundary, batch):
     tok = make_tokenizer("mistral")
