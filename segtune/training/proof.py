@@ -105,6 +105,14 @@ def _plain(model, batch): # the plain step: loss and gradients in evaluation mod
         out = model(**batch)
         return _Plain(out.loss.item(), _grads(model, out.loss), _beside(out, batch['labels']))
 
+# %% ../../nbs/training/20_proof.ipynb #20c00001
+def _stacked(rows, pad_id, device):
+    n = max(len(r['input_ids']) for r in rows)
+    def fill(parts, o): return torch.tensor([p+[o]*(n-len(p)) for p in parts], device=device)
+    ids = [r['input_ids'] for r in rows]
+    return dict(input_ids=fill(ids, pad_id), attention_mask=fill([[1]*len(o) for o in ids], 0),
+                labels=fill([r['labels'] for r in rows], -100))
+
 # %% ../../nbs/training/20_proof.ipynb #26c6eeb1
 def _loss_in_training(model, batch): # None if it is random
     drops = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.modules.dropout._DropoutNd)]
@@ -230,13 +238,6 @@ def try_rung(
     return step,*errors
 
 # %% ../../nbs/training/20_proof.ipynb #45b944d6
-def _stacked(rows, pad_id, device):
-    n = max(len(r['input_ids']) for r in rows)
-    def fill(parts, o): return torch.tensor([p+[o]*(n-len(p)) for p in parts], device=device)
-    ids = [r['input_ids'] for r in rows]
-    return dict(input_ids=fill(ids, pad_id), attention_mask=fill([[1]*len(o) for o in ids], 0),
-                labels=fill([r['labels'] for r in rows], -100))
-
 def _said(e): # an exception in a few words
     if 'PackMask' in str(e): return 'a layer makes a mask of its own'
     return str(e) if isinstance(e, NotPackable) else f'{type(e).__name__}: {next(iter(str(e).splitlines()), "")}'

@@ -163,7 +163,6 @@ def close(self:Step):
     if self.before is None: del self.lm.forward
     else: self.lm.forward = self.before
 
-# %% ../../nbs/training/19_step.ipynb #61edf461
 def remove_step(
     model, # A model, perhaps with a rung installed
 ):

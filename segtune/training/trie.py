@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cut_row', 'common_prefix', 'sort_rows', 'branch_depths', 'Pack', 'make_pack', 'visible', 'seen_until', 'families',
-           'make_packs', 'Cost', 'batch_cost', 'draw_batch', 'rung_cells', 'draw_rungs', 'draw_mask']
+           'make_packs', 'Cost', 'batch_cost', 'draw_batch', 'rung_cells', 'draw_rungs', 'draw_masks']
 
 # %% ../../nbs/training/14_trie.ipynb #354cdb36
 from typing import NamedTuple
@@ -266,15 +266,23 @@ def draw_rungs(
     return _svg(width+100, len(found)*28+26, parts+_legend(len(found)*28+8), label)
 
 # %% ../../nbs/training/14_trie.ipynb #78ba46d3
-def draw_mask(
-    pack:Pack, # What to draw
-    size:int=320, # Of the picture
+def draw_masks(
+    packs:dict, # Packs by the name that stands over each
+    scale:float=.8, # Width of a token in the picture
 )->str: # SVG
-    "Draw which token of a pack sees which."
-    n = max(len(pack.ids), 1)
-    s,parts = size/n,[_box(0, 0, size, size, _colours['padding'])]
-    for q0,q1,k0,k1,causal in pack.pieces.tolist():
-        if causal: parts.append(f'<path d="M{k0*s:g} {q0*s:g}V{q1*s:g}H{k1*s:g}Z" fill="{_colours["masked"]}"/>')
-        else: parts.append(_box(k0*s, q0*s, (k1-k0)*s, (q1-q0)*s, _colours['shared']))
-    label = f'attention mask of {n} tokens in {len(pack.rows)} rows: triangles see themselves, boxes what they share'
-    return _svg(size, size, parts, label)
+    "Draw which token of a pack sees which, packs side by side on one scale."
+    parts,x,names = [],0.0,dict(masked='its own text', shared='a beginning that several share', padding='not seen')
+    for name,pack in packs.items():
+        n,top = len(pack.ids),22
+        parts += [_text(x, 14, f'{name}: {n} tokens'), _box(x, top, n*scale, n*scale, _colours['padding'])]
+        for q0,q1,k0,k1,causal in (pack.pieces*scale).tolist():
+            fill = _colours['masked' if causal else 'shared']
+            if not causal: parts.append(_box(x+k0, top+q0, k1-k0, q1-q0, fill))
+            else: parts.append(f'<path d="M{x+k0:g} {top+q0:g}V{top+q1:g}H{x+k1:g}Z" fill="{fill}"/>')
+        x += n*scale+28
+    y,at = max((len(o.ids) for o in packs.values()), default=0)*scale+34,0
+    for kind,said in names.items():
+        parts += [_box(at, y, 12, 12, _colours[kind]), _text(at+17, y+10, said)]
+        at += 37+6.5*len(said)
+    label = '; '.join(f'attention mask of {k}: {len(o.ids)} tokens in {len(o.rows)} rows' for k,o in packs.items())
+    return _svg(max(x, at), y+18, parts, label)
