@@ -78,6 +78,14 @@ class StepInParts(OwnChoices):
     def floating_point_ops(self, inputs):
         return sum(super(StepInParts, self).floating_point_ops(o) for o in inputs.get('parts') or [inputs])
 
+# %% ../../nbs/training/29_trainer.ipynb #5285be30
+@contextmanager
+def _whole_or_gone(directory, mine): # what could not be written to its end is removed
+    try: yield
+    except BaseException:
+        if mine: shutil.rmtree(directory, ignore_errors=True)
+        raise
+
 # %% ../../nbs/training/29_trainer.ipynb #ce3819df
 def measure(
     trainer, # A `transformers.Trainer`
@@ -91,14 +99,6 @@ def measure(
     trainer.measuring += time.time()-start
     if not math.isfinite(total): raise not_finite(f'the held-out loss is {total}', trainer.state.global_step, args)
     return {'eval_loss': total/n}
-
-# %% ../../nbs/training/29_trainer.ipynb #5285be30
-@contextmanager
-def _whole_or_gone(directory, mine): # what could not be written to its end is removed
-    try: yield
-    except BaseException:
-        if mine: shutil.rmtree(directory, ignore_errors=True)
-        raise
 
 # %% ../../nbs/training/29_trainer.ipynb #5285be31
 class SegmentTrainer(StepInParts):
