@@ -155,7 +155,7 @@ def override(
     if not eq or not all(keys): raise ConfigError(f'expected key=value, got {assignment!r}.', source='--set')
     values = _put(file.values, keys, _value(value, path), path)
     at = tuple(_keys_at(values, keys))
-    stays = lambda o: o[:len(at)]!=at
+    def stays(path): return path[:len(at)]!=at
     new = {at[:n]:'--set' for n in range(1, len(at)) if at[:n] not in file.lines}
     lines = {k:v for k,v in file.lines.items() if stays(k)} | new | {at:'--set'}
     return YamlFile(values, lines, [o for o in file.problems if stays(o[0])])

@@ -120,6 +120,14 @@ def test_text_in_html_is_escaped():
     html = show(tok, Encoder(tok).encode_row([Segment('<script>alert(1)</script>"onload="', True)]), place='<img src=x>"')._repr_html_()
     assert '<script' not in html and '<img' not in html
 
+def test_several_rows_in_html_are_escaped_and_shown_once():
+    tok = make_tokenizer('gpt2')
+    rows = [Encoder(tok).encode_row([Segment(f'<script>alert({i})</script>', True)]) for i in range(3)]
+    html = view(tok, rows, ['<img src=x>']*3)._repr_html_()
+    assert '<script' not in html and '<img' not in html
+    assert html.startswith('<p>3 rows; the first of them:</p>') and html.count('class="seg-view"') == 1
+    assert view(tok, [])._repr_html_() == '<p>0 rows</p>'
+
 
 def test_several_rows_print_their_first():
     "Not only how many there are"

@@ -56,7 +56,8 @@ def _binop(operator, a, b): # will the result be too long?
         if type(a) is type(b) is int: _bounded((a.bit_length()+b.bit_length())*100)
     if operator=='**' and isinstance(a, int) and isinstance(b, int): _bounded(a.bit_length()*max(b, 0)*100)
     if operator=='%' and isinstance(a, str):
-        _weigh(b); _numbers(b if isinstance(b, tuple) else (b,))
+        _weigh(b)
+        _numbers(b if isinstance(b, tuple) else (b,))
         if _wide.search(a): _bounded(max_chars+1)
 
 # %% ../../nbs/formats/03_sandbox.ipynb #b2d0c012

@@ -304,7 +304,9 @@ def _checks(f, edges, most=2048): # (pieces of a prompt, pieces of the row there
     tok,row,pieces = f.encoder.tok,RowText(f.batch.rows[edges[0].row]),f.pieces[edges[0].row]
     starts = [p.start for p in pieces or ()]
     for a,b,ends,whole in _stretches(f, edges):
-        if not pieces or b-a>most: yield None; return
+        if not pieces or b-a>most:
+            yield None
+            return
         got = _cut_pieces(tok, pieces, starts, a, b)
         for p in [*ends, b] if whole else ends: yield row2pieces(tok, row.cut(a, p), 'whole', a), got, whole and p==b
 

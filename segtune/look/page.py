@@ -154,16 +154,16 @@ def _cards(df, sequence_len, changed, rules, n_held, packing=()):
     if n_held: out.insert(1, ('of them held out for validation', f'{n_held:,}', ''))
     if sequence_len and t['over']: out.append((f'rows over {sequence_len:,} tokens', f'{t["over"]:,}', 'warn'))
     if t['untrained']: out.append(('rows with nothing trained', f'{t["untrained"]:,}', 'warn'))
-    out += [(f'rows {what}', f'{n:,}', 'warn'*bool(n)) for what,n in (changed or {}).items()]
+    out += [(f'rows {what}', f'{n:,}', 'warn' if n else '') for what,n in (changed or {}).items()]
     out += [(what, n, '') for what,n in packing]
     if rules is not None:
-        worst = 'bad' if any(r['severity']=='error' for r in rules) else 'warn'*bool(rules)
+        worst = 'bad' if any(r['severity']=='error' for r in rules) else 'warn' if rules else ''
         out.append(('lint rules triggered', f'{len(rules):,}', worst))
     cards = (f'<div class="card {c}"><b>{v}</b><span>{escape(name)}</span></div>' for name,v,c in out)
     return f'<div class="cards">{"".join(cards)}</div>'
 
 def _table(names, lines): # cells are HTML already
-    row = lambda tag,cells: '<tr>' + ''.join(f'<{tag}>{c}</{tag}>' for c in cells) + '</tr>'
+    def row(tag, cells): return '<tr>'+''.join(f'<{tag}>{c}</{tag}>' for c in cells)+'</tr>'
     table = f'<thead>{row("th", names)}</thead><tbody>{"".join(row("td", o) for o in lines)}</tbody>'
     return f'<div class="scroll"><table class="data">{table}</table></div>'
 

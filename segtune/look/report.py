@@ -88,8 +88,8 @@ def _findings(page, linted):
     groups = {'duplicate':groups_html(page.alike.same, 'same', page.place, page.held),
               'near-duplicate':groups_html(page.alike.near, 'near', page.place, page.held)}
     out = findings_html(page.rules, page.found, page.hits, page.place, len(page.rows), groups)
-    notes = ['Lint was not run for this report.']*(not linted)+[page.alike.note]*bool(page.alike.note)
-    return out+''.join(map(_soft, notes))
+    notes = ['' if linted else 'Lint was not run for this report.', page.alike.note]
+    return out+''.join(_soft(o) for o in notes if o)
 
 def _join(lint, limit, alike): # both kinds of findings; rows of lint's that are not in the page count from -1 down
     (rules,found,hits),(more,every) = lint,alike.findings()

@@ -28,10 +28,14 @@ def _wrap(tokens, width): # lists of texts, each list within `width` cells, a ne
     for t in tokens:
         text = token_text(t)
         for part in text.divide(range(width, len(text), width)) if text.cell_len>width else [text]:
-            if used and used+1+part.cell_len>width: lines.append([]); used = 0
+            if used and used+1+part.cell_len>width:
+                lines.append([])
+                used = 0
             used += part.cell_len+bool(used)
             lines[-1].append(part)
-        if t.text.endswith('⏎'): lines.append([]); used = 0
+        if t.text.endswith('⏎'):
+            lines.append([])
+            used = 0
     return [o for o in lines if o]
 
 # %% ../../nbs/look/01_terminal.ipynb #e7d6ae2f

@@ -151,7 +151,8 @@ def describe(
     if 'added' in kinds: out.append('its first space was added by the tokenizer')
     if 'piece' in kinds: out.append('holds a piece of a character')
     if t.n_crossed: out.append('reaches across a label change')
-    return ' · '.join(out + [place]*bool(place))
+    if place: out.append(place)
+    return ' · '.join(out)
 
 # %% ../../nbs/look/00_view.ipynb #fcb7d27f
 _kinds = dict(mark='sg-mark', piece='sg-mark', added='sg-added')
@@ -161,11 +162,11 @@ def token_html(
     title:str='', # What the pointer shows
 )->str: # One element; a newline mark inside it is followed by a real newline
     "A token as HTML."
-    classes = ['sg-tok', 'sg-t' if t.trained else 'sg-m', *['sg-s']*t.special, *['sg-x']*bool(t.n_crossed)]
+    classes = ['sg-tok', 'sg-t' if t.trained else 'sg-m', 'sg-s' if t.special else '', 'sg-x' if t.n_crossed else '']
     inner = ''.join(f'<span class="{_kinds[k]}">{escape(s)}</span>' if k else escape(s) for s,k in t.shown)
     inner = re.sub('⏎(?!⏎*(</span>)?$)', '⏎\n', inner)
     tag,hint = 'b' if t.trained else 'span', f' title="{escape(title)}"' if title else ''
-    return f'<{tag} class="{" ".join(classes)}"{hint}>{inner}</{tag}>'
+    return f'<{tag} class="{" ".join(filter(None, classes))}"{hint}>{inner}</{tag}>'
 
 def _edge_html(t, segments):
     kind = 'trained' if segments[t.segment].label else 'masked'
@@ -321,15 +322,16 @@ class RowsView:
         return '\n\n'.join([counted(len(self), 'row'), *first])
 
     def _repr_html_(self): # the first one, so that there is something to see
-        first = f'; the first of them:</p>{self[0]._repr_html_()}' if len(self) else '</p>'
-        return f'<p>{self!r}{first}'
+        n = counted(len(self), 'row')
+        return f'<p>{n}; the first of them:</p>{self[0]._repr_html_()}' if len(self) else f'<p>{n}</p>'
+
     def place(self,
         i:int, # Row, from 0
     )->str: # `row 17`, and where it came from if that is known
         "What a row is called."
         n = i if i>=0 else len(self)+i
         known = self.places(n) if callable(self.places) else self.places[n] if self.places else ''
-        return f'row {n}' + f' · {known}'*bool(known)
+        return f'row {n} · {known}' if known else f'row {n}'
 
 # %% ../../nbs/look/00_view.ipynb #3cd30b20
 def view(
