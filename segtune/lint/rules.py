@@ -180,13 +180,15 @@ class Rule(NamedTuple):
         context, # A `LintContext`, or None
     )->str:
         "How bad it is under these settings."
-        return context is not None and self.grade and self.grade(context) or self.severity
+        other = self.grade(context) if self.grade and context is not None else None
+        return other or self.severity
 
     def fix_in(self,
         context, # A `LintContext`, or None
     )->str:
         "What to do under these settings."
-        return context is not None and self.advice and self.advice(context) or self.fix
+        other = self.advice(context) if self.advice and context is not None else None
+        return other or self.fix
 
 # %% ../../nbs/lint/00_rules.ipynb #4c43f253
 rules:dict[str,Rule] = {}
