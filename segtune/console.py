@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['groups', 'app', 'ConfigPath', 'Overrides', 'at_end', 'Command', 'Commands', 'command', 'working', 'tell_notes',
-           'open_project', 'finding_lines', 'tell_prepared']
+           'open_project', 'known_rows', 'finding_lines', 'tell_prepared']
 
 # %% ../nbs/24_console.ipynb #3a5e5be9
 import sys
@@ -13,7 +13,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Annotated, Optional
 import typer
 from typer.core import TyperCommand, TyperGroup
+from .hints import counted
 from .output import is_first, is_terminal, say, write, write_notes
+from .segments import ConfigError
 
 # %% ../nbs/24_console.ipynb #272cdf57
 groups = ('Start', 'Data', 'Train', 'Use') # Headings of `segtune --help`, in order
@@ -108,6 +110,18 @@ def open_project(
     at_end.callback(tell_notes, project)
     if is_first(): write_notes(project.notes)
     return project
+
+# %% ../nbs/24_console.ipynb #row1typed
+def known_rows(
+    rows:list[int], # As typed after `--row`, from 0
+    prepared, # A `Prepared`
+)->list[int]: # The same
+    "Refuse a row that the data does not have."
+    n = prepared.count.rows
+    bad = next((i for i in rows if not 0<=i<n), None)
+    if bad is None: return rows
+    message = f'there is no row {bad}; the data has {counted(n, "row")}, counted from 0.'
+    raise ConfigError(message, source='--row')
 
 # %% ../nbs/24_console.ipynb #1ab2a44d
 def finding_lines(

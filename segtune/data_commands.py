@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .console import ConfigPath, Overrides, command, finding_lines, open_project, tell_prepared, working
+from .console import (ConfigPath, Overrides, command, finding_lines, known_rows, open_project, tell_prepared,
+                             working)
 from .hints import counted
 from .output import has_color, say, show, write
 from .ready import current, note_inputs, note_prepared
@@ -98,7 +99,7 @@ def _wanted(rows, random, seed, grep): # which rows to look at, as a function of
     from segtune.data.prepare import sample_rows
     def at(p, tok):
         if grep is not None: return list(islice(find(p.path, tok, grep), random or 5))
-        return sample_rows(p.count.rows, random, seed) if random else rows or [0]
+        return sample_rows(p.count.rows, random, seed) if random else known_rows(rows or [0], p)
     return at
 
 def _print_diff(project, found, boundary):

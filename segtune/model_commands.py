@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .console import ConfigPath, Overrides, command, open_project, tell_prepared, working
+from .console import ConfigPath, Overrides, command, known_rows, open_project, tell_prepared, working
 from .data_commands import stop_on_findings
 from .output import is_first, is_terminal, say, write
 from .segments import ConfigError, printable
@@ -127,7 +127,7 @@ def _prompts(project, text, rows): # [(what it is called, ids)]
     from segtune.training.generate import row_prompt, text_prompt
     tok = project.tokenizer
     if text is not None: return [('prompt', text_prompt(tok, text))]
-    found = project.rows_at(rows or [0], held_out=True)
+    found = project.rows_at(lambda p, tok: known_rows(rows or [0], p), held_out=True)
     def prompt(o): return row_prompt(format_encoder(o.source.format, tok), o.row.segments, o.place)
     return [(o.place, prompt(o)) for o in found]
 

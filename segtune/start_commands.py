@@ -103,7 +103,8 @@ def formats(name:Annotated[Optional[str], typer.Argument(help='One of them', met
     if base not in known and '.' in name:
         message = f'{name!r} is not a format of segtune. For a function of your own, use segtune inspect.'
         raise ConfigError(message, source='formats')
-    if name not in known: find_format(name, boundary='split')
+    try: find_format(name, boundary='split') if name not in known else None
+    except ConfigError as e: raise ConfigError(e.message, source='formats') from e.__cause__
     _describe(base, tok)
 
 # %% ../nbs/25_start_commands.ipynb #48fa2637

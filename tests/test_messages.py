@@ -213,6 +213,30 @@ def test_what_cannot_be_done_is_said_before_the_work(place, args, wanted):
     assert str(CliRunner().invoke(cli.app, args).exception).startswith(wanted) and not (place/'last_run_prepared').exists()
 
 
+@pytest.mark.parametrize('args, wanted', [
+    (['inspect', 'config.yml', '--row', '99'], '--row: there is no row 99; the data has 3 rows, counted from 0.'),
+    (['inspect', 'config.yml', '--row', '0', '--row', '3'], '--row: there is no row 3; the data has 3 rows'),
+    (['generate', 'config.yml', '--row', '99'], '--row: there is no row 99; the data has 3 rows'),
+    (['formats', 'nope'], "formats: unknown format 'nope'."),
+    (['formats', 'no.pe'], "formats: 'no.pe' is not a format of segtune.")])
+def test_a_message_names_what_was_typed(place, args, wanted):
+    from typer.testing import CliRunner
+
+    from segtune import cli
+    (place/'config.yml').write_text(head+entry)
+    assert str(CliRunner().invoke(cli.app, args).exception).startswith(wanted)
+
+def test_a_mistake_brings_no_lines_of_segtunes_own(place):
+    "also from a checkout, which no package manager has installed"
+    from segtune.program import own_traceback
+    from segtune.training.model import load_base
+    (place/'model').mkdir()
+    (place/'model/config.json').write_text(json.dumps(dict(model_type='llama', hidden_size=8, num_hidden_layers=1,
+                                                           num_attention_heads=1, intermediate_size=8, vocab_size=8)))
+    with pytest.raises(SegtuneError, match='cannot be loaded') as e: load_base('model')
+    assert e.value.__cause__ and own_traceback(e.value) == ''
+
+
 def test_damaged_files_of_an_adapter_are_named(place):
     from segtune.certificate import certify
     from segtune.training.load import load_adapter

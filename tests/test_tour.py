@@ -25,3 +25,8 @@ def test_the_first_cell_of_the_tour_colours_a_row_of_ones_own(tmp_path):
     assert done.returncode == 0 and not done.stderr, done.stderr
     for what in ("Dear", "thanks", "&lt;/s&gt;", "<table", "trained", "masked"): assert what in done.stdout, what
     assert list(tmp_path.iterdir()) == []
+
+def test_the_commands_at_the_end_of_the_tour_follow_one_another():
+    text = next(source(c) for c in CELLS if "segtune init" in source(c))
+    typed = [o.split("#")[0].strip() for o in text.split("```")[1].strip().splitlines()]
+    assert typed[:2] == ["segtune init my-project", "cd my-project"] and all("config.yml" in o for o in typed[2:])

@@ -11,7 +11,7 @@ import ast, hashlib, importlib, importlib.util, inspect, json, re, sys, sysconfi
 from collections.abc import Callable
 from fastcore.basics import patch
 from functools import lru_cache, partial
-from os import PathLike, fspath, getcwd
+from os import PathLike, fspath, getcwd, sep
 from os.path import isdir, isfile
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -206,7 +206,7 @@ def _import(name, folder): # a module, looked for in `folder` first
 
 # %% ../../nbs/formats/09_functions.ipynb #f6a0c036
 def _own_frames(e): # the user's frames of a traceback, innermost last
-    here = str(Path(__file__).resolve().parent) if '__file__' in globals() else '<none>'
+    here = f'{Path(__file__).resolve().parents[1]}{sep}' if '__file__' in globals() else '<none>' # segtune itself
     frames = traceback.TracebackException.from_exception(e).stack
     return [f for f in frames if not f.filename.startswith((here,'<frozen'))
             and not str(f.filename).startswith(_installed_in())]
