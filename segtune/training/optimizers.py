@@ -32,7 +32,8 @@ _packages = ( # how a name begins, the module to look for, what to install
 _axolotls_own = dict(
     ao_adamw_4bit='adamw_torch_4bit', ao_adamw_8bit='adamw_torch_8bit', ao_adamw_fp8='adamw_torch_8bit',
     **dict.fromkeys(('optimi_adamw','adopt_adamw','came_pytorch','dion','q_galore_adamw8bit',
-                     'flash_adamw','flash_adam','flash_sgd','flash_lion','sinkgd'), 'adamw_torch'))
+                     'flash_adamw','flash_adam','flash_sgd','flash_sgdw','flash_lion','sinkgd',
+                     'adamc','polora'), 'adamw_torch'))
 
 def needed_package(
     optimizer:str, # A name that transformers knows
