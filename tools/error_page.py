@@ -17,7 +17,7 @@ FIXES = {
     "expected one of ⟨ends⟩": "Give one of the values that are listed.",
     "the role ⟨odd⟩ is neither human nor gpt": "Use the type chat_template, which reads any role, or rename the role in the data.",
     "unknown conversation template": "Take the name that is suggested, or one of those listed.",
-    "the role ⟨odd⟩ is neither prompter": "Rename the role in the data, or leave the row out (on_bad: skip).",
+    "the role ⟨odd⟩ is neither ⟨names⟩": "Rename the role in the data, or leave the row out (on_bad: skip).",
     "the role ⟨role⟩ is neither system": "Rename the role in the data, or leave the row out (on_bad: skip).",
     "expected two turns or more": "Add the answer, or leave the row out (on_bad: skip).",
     "unknown key.": "Take the name that is suggested, or look it up among the config keys.",
