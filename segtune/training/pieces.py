@@ -9,7 +9,7 @@ __all__ = ['block', 'kept_keys', 'NotPackable', 'PackMask', 'rule_table', 'Sibli
 # %% ../../nbs/training/15_pieces.ipynb #19c5c074
 from bisect import bisect_left
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import NamedTuple
 import torch
@@ -166,7 +166,7 @@ def _blocks(group): # its blocks: the queries, how many keys of the group they s
             b = min(a+block, last)
             yield slice(a, b),b-first,(b-a,)
 
-@cache
+@lru_cache(maxsize=1024)   # 16 MB at most: short rows come in ever new lengths
 def _later(lengths, dtype): # what hides from each token of a block the later ones, and those of other chunks
     n,at = sum(lengths),0
     hidden = torch.full((n, n), -torch.inf, dtype=dtype)
