@@ -224,7 +224,7 @@ def _steps(trainer, step, checkpoint, stop, o): # all steps of the run; returns 
 # %% ../../nbs/training/31_run.ipynb #44801f2e
 def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
     pad_id,out,patience = find_pad_id(tok, load_tokenizer(base_model)),o.output_dir,o.early_stopping_patience
-    plan = plan_run(train_set, eval_set, pad_id, log, o=o)
+    with progress('planning the run'): plan = plan_run(train_set, eval_set, pad_id, log, o=o)
     if plan.held is None and o.load_best_model_at_end:
         field = 'early_stopping_patience' if patience else 'load_best_model_at_end'
         raise ConfigError('there are no held-out rows to judge by. Set val_set_size.', field=field)
