@@ -211,8 +211,9 @@ def sharegpt(
 def _read_sides(row, at, names, field='conversations'): # turns of two roles, and of no other
     turns = _read_turns(row, at, names, field)
     odd = [r for r,*_ in turns if r not in names.values()]
-    if odd: raise DataError(f'the role {odd[0]!r} is neither {" nor ".join(names)}.', field=field, **at)
-    return turns
+    if not odd: return turns
+    message = f'the role {odd[0]!r} is neither {" nor ".join(names)}. Use type: sharegpt, or remove the turn.'
+    raise DataError(message, field=field, **at)
 
 _read_guanaco = partial(_read_sides, names=dict(prompter='human', assistant='gpt'))
 _read_ultrachat = partial(_read_sides, names=dict(user='human', assistant='gpt'), field='messages')
