@@ -154,7 +154,7 @@ def test_held_out_modules_are_unseen(rows):
     assert not {o["module"] for o in train} & {o["module"] for o in held}
     for i in (0, 1): assert not {o["segments"][i]["text"] for o in train} & {o["segments"][i]["text"] for o in held}
     assert .08 < len(held) / len(rows) < .15
-    assert held_out_modules <= set(sys.stdlib_module_names) | {"tomllib"}
+    assert set(held_out_modules) <= set(sys.stdlib_module_names) | {"tomllib"}
     assert is_held_out("_pydatetime", {"datetime"}) and not is_held_out("_pydatetime")
 
 def test_any_beginning_is_a_fair_sample(tmp_path):

@@ -9,7 +9,7 @@ __all__ = ['question', 'held_out_modules', 'stdlib_files', 'source_without_doc',
 
 # %% ../../nbs/data/23_stdlib.ipynb #3e09fd75
 import ast, json, os, re, sysconfig, textwrap, tokenize, warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import dropwhile
 from math import gcd
 from pathlib import Path
@@ -146,12 +146,12 @@ def stdlib_rows(
             yield _row(o, eos)
 
 # %% ../../nbs/data/23_stdlib.ipynb #7f91dc82
-held_out_modules = frozenset('''bdb bisect calendar configparser enum fnmatch fractions ftplib heapq html ipaddress json
+held_out_modules = tuple('''bdb bisect calendar configparser enum fnmatch fractions ftplib heapq html ipaddress json
     random secrets shlex shutil statistics tarfile textwrap timeit tomllib uuid zipfile'''.split())
 
 def is_held_out(
     module:str, # Dotted, such as `json.decoder`
-    held_out:frozenset|set=held_out_modules, # Names of the families held out
+    held_out:Collection=held_out_modules, # Names of the families held out
 )->bool:
     "Is this module kept for testing?"
     return re.sub('^_(py)?', '', module.split('.')[0]) in held_out
@@ -159,7 +159,7 @@ def is_held_out(
 # %% ../../nbs/data/23_stdlib.ipynb #b0afd660
 def split_by_module(
     rows:list[dict], # From `stdlib_rows`
-    held_out:frozenset|set=held_out_modules, # Names of the module families held out
+    held_out:Collection=held_out_modules, # Names of the module families held out
 )->tuple[list[dict],list[dict],int]: # To train on, held out, and left out: their answer is trained
     "Part rows by module."
     train = [o for o in rows if not is_held_out(o['module'], held_out)]
@@ -183,7 +183,7 @@ def write_stdlib(
     eos:str, # Text that ends an answer, such as `<|im_end|>`
     max_chars:int=500, # Longest function wanted, in characters
     max_rows:int|None=None, # Most rows per file, for a quick try; None for all
-    held_out:frozenset|set=held_out_modules, # Names of the module families held out
+    held_out:Collection=held_out_modules, # Names of the module families held out
     root:str|Path|None=None, # Folder to read; by default the standard library of the running Python
 )->dict: # `{"train": n_rows, "held_out": n_rows, "repeated": n_rows}`
     "Write `train.jsonl` and `held_out.jsonl`."
