@@ -93,10 +93,13 @@ def notebooks(flags=""):
     if left: print("The notebooks left files behind:", *left, sep="\n  ")
     return not left
 
+def on_two_cores(*args, **env):
+    "Do these tests pass, with one thread on each core?"
+    return pytest(*args, "-n", min(2, os.cpu_count() or 1), "--dist", "worksteal", OMP_NUM_THREADS="1", **env)
+
 def tests():
     "the tests in tests/, on two cores with one thread each"
-    cores = min(2, os.cpu_count() or 1)
-    return pytest("tests", "-n", cores, "--dist", "worksteal", *[f"--ignore={o}" for o in APART], OMP_NUM_THREADS="1")
+    return on_two_cores("tests", *[f"--ignore={o}" for o in APART])
 
 def style():
     "ruff on the package, the tests and the tools"
@@ -106,7 +109,7 @@ def docs():
     "the docs site builds, reads well in a browser and loads nothing from the network"
     with tempfile.TemporaryDirectory() as tmp:
         site = Path(tmp) / "site"
-        return run(sys.executable, "tools/docs.py", "site", "--out", site) and pytest("tests/test_site.py", SEGTUNE_SITE=str(site))
+        return run(sys.executable, "tools/docs.py", "site", "--out", site) and on_two_cores("tests/test_site.py", SEGTUNE_SITE=str(site))
 
 def wheel():
     "the built wheel works in a clean environment that has no torch"
