@@ -34,6 +34,7 @@ def own_traceback(
     from segtune.formats.functions import user_traceback
     return user_traceback(e).rstrip()
 
+# %% ../nbs/28_program.ipynb #28p00007
 _kinds = {'a valid integer':'an integer', 'a valid number':'a number'}
 
 def _expected(said): # what the library's sentence asks for, or None

@@ -261,17 +261,18 @@ def _taken(weights, mean, groups): # what the sinks of each group take of a bloc
     return ((1-weights.sum(-1, keepdim=True))*mean).unflatten(1, (-1, groups)).sum((1, 3))
 
 # %% ../../nbs/training/15_pieces.ipynb #4463f765
-_kernel_only = [False]
+_kernel_only = False
 
 @contextmanager
 def kernel_only():
     "While this lasts, attention is computed by the kernel."
-    was,_kernel_only[0] = _kernel_only[0],True
+    global _kernel_only
+    was,_kernel_only = _kernel_only,True
     try: yield
-    finally: _kernel_only[0] = was
+    finally: _kernel_only = was
 
 def _way(q, mask):
-    by_products = q.dtype in (torch.float32, torch.float64) and not _kernel_only[0] and mask.is_causal
+    by_products = q.dtype in (torch.float32, torch.float64) and not _kernel_only and mask.is_causal
     return _ProductAttention if by_products else _KernelAttention
 
 # %% ../../nbs/training/15_pieces.ipynb #127ea245
