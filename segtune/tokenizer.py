@@ -10,14 +10,14 @@ import hashlib, json, re
 import orjson
 from collections.abc import Iterable
 from functools import partial
-from itertools import accumulate
 from os import PathLike, fspath
 from os.path import isdir
 from pathlib import Path
 from fastcore.basics import patch
 from .segments import TokenizerError, ConfigError, json_type
 from .models import bundled_path, packaged_path
-from .tokenizer_file import complete_spec, is_library_fault, nested_parts, settings_off, unreadable, vocabulary
+from .tokenizer_file import byte_characters, complete_spec, is_library_fault, nested_parts, settings_off
+from .tokenizer_file import spell_tokens, unreadable, vocabulary
 
 # %% ../nbs/07_tokenizer.ipynb #e384f7a0
 def at_revision(
@@ -104,30 +104,6 @@ def _prefix_after_special(spec): # which ones bring the space back: 'none', 'raw
     always |= any(p['type']=='Metaspace' and p['prepend_scheme']=='always' for p in pre)
     return 'all' if always else 'none'
 
-# %% ../nbs/07_tokenizer.ipynb #60880a07
-def _byte_chars(): # character -> byte, as GPT-2's encoder.py lays them out
-    keep = [*range(ord('!'), ord('~')+1), *range(ord('¡'), ord('¬')+1), *range(ord('®'), ord('ÿ')+1)]
-    rest = [b for b in range(256) if b not in keep]
-    return {chr(b):b for b in keep} | {chr(256+i):b for i,b in enumerate(rest)}
-
-def _is_bytewise(spec): # is every byte written as one character?
-    return any(p['type']=='ByteLevel' for k in ('pre_tokenizer','normalizer') for p in nested_parts(spec[k]))
-
-def _spell_bytewise(tokens): # the bytes of each
-    chars,text = _byte_chars(),''.join(tokens)
-    if odd := set(text)-set(chars): # a token with another character is written as it is
-        return [t.encode() if odd.intersection(t) else bytes(chars[c] for c in t) for t in tokens]
-    raw = text.translate({ord(c):b for c,b in chars.items()}).encode('latin-1')
-    ends = [*accumulate(map(len, tokens))]
-    return [raw[a:b] for a,b in zip([0, *ends], ends)]
-
-def _spell(spec, tokens): # the bytes that each token of a vocabulary stands for
-    if _is_bytewise(spec): return _spell_bytewise(tokens)
-    out = [t.replace('▁', ' ').encode() for t in tokens]
-    if not spec['model'].get('byte_fallback'): return out
-    is_byte = re.compile('<0x[0-9A-F]{2}>').fullmatch
-    return [bytes([int(t[3:5], 16)]) if t[:3]=='<0x' and is_byte(t) else o for t,o in zip(tokens, out)]
-
 # %% ../nbs/07_tokenizer.ipynb #5c751108
 def _adds_bos(spec, names, override=None): # would the tokenizer begin a text with its bos token?
     if not names.get('bos_token'): return False
@@ -188,6 +164,16 @@ def variant(self:FastTokenizer,
             raise unreadable(e, self.source) from None
     return self._variants[prefix,special]
 
+# %% ../nbs/07_tokenizer.ipynb #2ee73ab1
+@patch
+def __getstate__(self:FastTokenizer): # for a pickle
+    own = {k:v for k,v in vars(self).items() if k not in ('_variants','_cut','_token_bytes')}
+    return {**own, 'spec':orjson.dumps(self.spec)}
+
+@patch
+def __setstate__(self:FastTokenizer, state):
+    self.__dict__.update(state, spec=orjson.loads(state['spec']), _variants={})
+
 # %% ../nbs/07_tokenizer.ipynb #e7e5e714
 @patch
 def decode(self:FastTokenizer,
@@ -208,7 +194,7 @@ def token_bytes(self:FastTokenizer)->list[bytes]:
         vocab,added = vocabulary(self.spec),self.backend.get_added_tokens_decoder()
         names = ['']*(1+max(max(vocab.values(), default=-1), max(added, default=-1)))
         for t,i in vocab.items(): names[i] = t
-        self._token_bytes = _spell(self.spec, names)
+        self._token_bytes = spell_tokens(self.spec, names)
         for i,t in added.items(): self._token_bytes[i] = t.content.encode()
     return self._token_bytes
 
@@ -287,7 +273,7 @@ def is_lossy(self:FastTokenizer)->bool:
     def odd(t): return t['lstrip'] or t['rstrip'] or t['single_word'] or t['normalized'] and spec['normalizer']
     if any(map(odd, spec['added_tokens'])): return True
     pre = nested_parts(spec['pre_tokenizer'])
-    if any(p['type']=='ByteLevel' for p in pre): return not all(c in vocab for c in _byte_chars())
+    if any(p['type']=='ByteLevel' for p in pre): return not all(c in vocab for c in byte_characters())
     bytes_known = spec['model'].get('byte_fallback') and all(f'<0x{b:02X}>' in vocab for b in range(256))
     return not bytes_known or any(p['type']!='Metaspace' for p in pre)
 

@@ -47,6 +47,12 @@ def test_a_tokenizer_that_has_encoded_can_be_sent_to_another_process():
     want = Encoder(tok).encode([row]).ids.tolist()
     assert Encoder(pickle.loads(pickle.dumps(tok))).encode([row]).ids.tolist() == want
 
+def test_what_a_tokenizer_has_made_stays_behind_when_it_is_sent():
+    fresh, used = (FastTokenizer(make_tokenizer("mistral").spec) for _ in range(2))
+    Encoder(used).encode([[Segment("Hello</s>", True)]])
+    used.token_bytes, used.cut_special("a</s>b")
+    assert used.__getstate__() == fresh.__getstate__()
+
 @pytest.mark.parametrize("name", tokenizer_names)
 def test_a_tokenizer_that_has_cut_can_be_sent_to_another_process(name):
     tok = FastTokenizer(make_tokenizer(name).spec)

@@ -143,10 +143,10 @@ def test_tokens_that_look_at_their_neighbours_are_cut_by_the_library():
 
 def test_a_vocabulary_is_spelled_token_by_token():
     "all at once, as it would be one by one"
-    from segtune.tokenizer import _spell
+    from segtune.tokenizer_file import spell_tokens
     for name in tokenizer_names:
         tok = make_tokenizer(name)
         vocab = tok.backend.get_vocab(with_added_tokens=True)
         added = {i: t.content.encode() for i, t in tok.backend.get_added_tokens_decoder().items()}
         assert len(tok.token_bytes) == 1+max(vocab.values())
-        for t, i in list(vocab.items())[::7]: assert tok.token_bytes[i] == (added[i] if i in added else _spell(tok.spec, [t])[0])
+        for t, i in list(vocab.items())[::7]: assert tok.token_bytes[i] == (added[i] if i in added else spell_tokens(tok.spec, [t])[0])
