@@ -358,6 +358,6 @@ def fingerprint(self:FastTokenizer)->str: # 64 hexadecimal digits
     "A hash of the tokenizer's contents."
     if not hasattr(self, '_fingerprint'):
         whole = [self.spec, self.names, self.chat_template]
-        text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
-        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        text = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+        self._fingerprint = hashlib.sha256(text).hexdigest()
     return self._fingerprint
