@@ -2,12 +2,13 @@
 
     python benchmarks/prepare.py                    20,000 rows of 4 segments, two tokenizers; minutes
     python benchmarks/prepare.py --rows 2000        a quick look
-    python benchmarks/prepare.py --growth           segtune alone on 10,000, 100,000 and 1,000,000 rows
+    python benchmarks/prepare.py --growth           segtune alone on 10,000, 100,000 and 1,000,000 short rows, with one and two workers
     python benchmarks/prepare.py --start            the published row 500 times: cold, found ready, and the help
     python benchmarks/prepare.py --write            also put the tables into RESULTS.md
 
 Each measurement is a process of its own, from its start to its end, and the best of three: CPU seconds of all its threads and
-children, wall seconds, and peak memory. `work` is the part in which it tokenizes, for programs that say so themselves.
+children, wall seconds, and peak memory. `work` is the part in which it tokenizes, for programs that say so themselves. Python keeps
+compiled modules, as pip leaves them, also where the environment forbids it.
 
 axolotl cannot be installed beside these versions of its libraries. What its `type: input_output` does to each row is written
 out here as in its `prompt_strategies/input_output.py`: the tokenizer is called once a segment, inside `datasets.map`. The
@@ -47,6 +48,14 @@ def write_rows(path, n, tok):
     bos = tok.bos if tok.bos != tok.eos else ''
     with open(path, 'w', encoding='utf-8') as f:
         for i, _ in enumerate(islice(cycle(known), n)): f.write(json.dumps(dict(segments=list(segments(i, known, bos, tok.eos))))+'\n')
+
+
+def write_short_rows(path, n):
+    "A question and an answer of a dozen tokens"
+    def row(i):
+        question = dict(label=False, text=f'Question {i}: what is the sum of {i} and {i*7 % 1000}?\n')
+        return dict(segments=[question, dict(label=True, text=f'It is {i+i*7 % 1000}, of course.</s>')])
+    with open(path, 'w', encoding='utf-8') as f: f.writelines(json.dumps(row(i))+'\n' for i in range(n))
 
 
 # ---- what is measured, each in a process of its own
@@ -103,7 +112,7 @@ def run_segtune(path, folder, out):
     from segtune.cli import main
     config = out/'config.yml'
     config.write_text(f'base_model: bundled:{folder.name}\nsequence_len: 4096\ndatasets:\n- path: {path}\n')
-    sys.argv = ['segtune', 'preprocess', str(config)]
+    sys.argv = ['segtune', 'preprocess', str(config), '--workers', os.environ.get('BENCH_WORKERS', '1')]
     main()
 
 
@@ -115,12 +124,15 @@ def measure(kind, path, folder, times, **environ):
     return min((measure_once(kind, path, folder, environ) for _ in range(times)), key=lambda o: o['cpu'])
 
 
+def environment(): return {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'}
+
+
 def measure_once(kind, path, folder, environ):
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, str(HERE), '--one', kind, str(path), str(folder), out]
         start = time.perf_counter()
         with open(Path(out)/'said', 'w+') as said:
-            p = subprocess.Popen(command, env={**os.environ, **environ}, stdout=said, stderr=subprocess.STDOUT)
+            p = subprocess.Popen(command, env={**environment(), **environ}, stdout=said, stderr=subprocess.STDOUT)
             _, status, used = os.wait4(p.pid, 0)
             p.returncode = os.waitstatus_to_exitcode(status)
             said.seek(0)
@@ -164,17 +176,21 @@ def compare(name, n, times, folder):
     return '\n'.join(text)
 
 
-def grow(name, sizes, folder):
+def grow(name, sizes, times, folder):
     from segtune.models import bundled
-    from segtune.tokenizer import load_tokenizer
-    where, rows = bundled(name), []
+    where, rows, path = bundled(name), [], folder/'grow.jsonl'
+    write_short_rows(path, 1000)
+    measure('segtune', path, where, 1) # untimed, as above
     for n in sizes:
-        path = folder/'grow.jsonl'
-        write_rows(path, n, load_tokenizer(where))
-        o = measure('segtune', path, where, 1)
-        rows.append((f'{n:,}', f'{o["cpu"]:.1f}', f'{o["wall"]:.1f}', f'{o["cpu"]/n*1e6:.0f}', f'{o["peak"]:.0f}'))
+        write_short_rows(path, n)
+        runs = [[measure_once('segtune', path, where, dict(BENCH_WORKERS=w)) for w in '12'] for _ in range(times)] # in turn
+        one, two = (min(o, key=lambda o: o['wall']) for o in zip(*runs))
+        faster = sorted(a['wall']/b['wall'] for a, b in runs)[times//2]
+        rows.append((f'{n:,}', f'{one["cpu"]:.1f}', f'{one["cpu"]/n*1e6:.0f}', f'{one["wall"]:.1f}', f'{one["peak"]:.0f}',
+                     f'{two["wall"]:.1f}', f'{two["peak"]:.0f}', f'{faster:.2f}'))
         print(*rows[-1], flush=True)
-    return f'### Growth: {NAMES[name]}, fastokens\n\n'+table(['rows', 'CPU s', 'wall s', 'CPU µs a row', 'peak MB'], rows)
+    head = ['rows', 'CPU s', 'CPU µs a row', 'wall s', 'peak MB', 'wall s, two workers', 'peak MB of the largest process', 'times faster, median']
+    return f'### Growth: {NAMES[name]}, fastokens, short rows; {times} runs of each in turn\n\n'+table(head, rows)
 
 
 PUBLISHED = dict(segments=[dict(label=True, text='<s>Hello\n'), dict(label=True, text='hi there!. '),
@@ -193,7 +209,7 @@ special_tokens: {bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>"}
 def spent(folder, *argv):
     "CPU and wall seconds of one command"
     start = time.perf_counter()
-    p = subprocess.Popen([sys.executable, '-m', 'segtune', *argv], cwd=folder, stdout=subprocess.DEVNULL)
+    p = subprocess.Popen([sys.executable, '-m', 'segtune', *argv], cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(p.pid, 0)
     p.returncode = os.waitstatus_to_exitcode(status)
     if p.returncode: raise SystemExit(f'segtune {" ".join(argv)} failed')
@@ -210,8 +226,7 @@ def start_up(folder, times):
         shutil.rmtree(folder/'last_run_prepared')
         for what, argv in {'cold': debug, 'found ready': debug, 'segtune --help': ('--help',)}.items(): runs.setdefault(what, []).append(spent(folder, *argv))
     rows = [(k, f'{min(o)[0]:.2f}', f'{sorted(o)[len(o)//2][0]:.2f}', f'{min(w for _, w in o):.2f}') for k, o in runs.items()]
-    compiled = 'not compiled before' if sys.dont_write_bytecode else 'compiled before, as pip leaves them'
-    return f'`segtune preprocess config.yml --debug`, {times} runs of each in turn; modules {compiled}.\n\n'+table(['', 'CPU s, best', 'median', 'wall s, best'], rows)
+    return f'`segtune preprocess config.yml --debug`, {times} runs of each in turn.\n\n'+table(['', 'CPU s, best', 'median', 'wall s, best'], rows)
 
 
 def put(title, text):
@@ -241,7 +256,7 @@ def main():
     try:
         names = a.tokenizer or list(NAMES)
         if a.start: parts = [start_up(folder, max(a.times, 7))]
-        elif a.growth: parts = [grow(names[0], a.sizes, folder)]
+        elif a.growth: parts = [grow(names[0], a.sizes, a.times, folder)]
         else: parts = [compare(o, a.rows, a.times, folder) for o in names]
     finally: shutil.rmtree(folder)
     when = f'{time.strftime("%Y-%m-%d")}, {platform.machine()}, {os.cpu_count()} cores shared with other work, so that ratios say more than seconds.'
