@@ -7,7 +7,7 @@ __all__ = ['main']
 
 # %% ../nbs/29_cli.ipynb #f5b01a2a
 import atexit, gc, os, sys
-from .output import say
+from .output import program_waits, say
 from .ready import begin, recall
 from .segments import SegtuneError
 
@@ -55,6 +55,6 @@ def main():
     _collect_seldom()
     for f in (sys.stdout, sys.stderr):
         if hasattr(f, 'reconfigure'): f.reconfigure(errors='backslashreplace') # file names need not be UTF-8
-    code,message = _run()
+    with program_waits('starting'): code,message = _run()
     if message: say(message, file=sys.stderr)
     sys.exit(code)

@@ -14,7 +14,7 @@ from typing import Annotated, Optional
 import typer
 from typer.core import TyperCommand, TyperGroup
 from .hints import counted
-from .output import is_first, is_terminal, say, write, write_notes
+from .output import is_first, is_terminal, say, waiting, write, write_notes
 from .segments import ConfigError
 
 # %% ../nbs/24_console.ipynb #272cdf57
@@ -109,6 +109,7 @@ def open_project(
     project = Project.open(path, overrides or [])
     at_end.callback(tell_notes, project)
     if is_first(): write_notes(project.notes)
+    waiting('reading the data')
     return project
 
 # %% ../nbs/24_console.ipynb #row1typed

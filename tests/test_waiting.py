@@ -125,11 +125,11 @@ bar.close()
 """
 
 
-def on_screen(*argv, **env):
-    "Standard output of a command, and what it put on the terminal that is its standard error"
+def on_screen(*argv, both=False, **env):
+    "Standard output of a command, and what it put on the terminal that is its standard error (`both`: its output too)"
     ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm", **env}
-    p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=theirs, env=env)
+    p = subprocess.Popen(argv, stdout=theirs if both else subprocess.PIPE, stderr=theirs, env=env)
     os.close(theirs)
     screen = b""
     while True:
@@ -139,7 +139,7 @@ def on_screen(*argv, **env):
         except OSError:
             break   # the other end is closed
         screen += piece
-    out = p.communicate()[0].decode()
+    out = (p.communicate()[0] or b"").decode()
     assert p.returncode == 0, screen
     return out, screen.decode()
 
@@ -157,9 +157,62 @@ def test_nothing_moves_on_a_dumb_terminal_or_in_another_process(env):
     assert on_screen(sys.executable, "-c", WORK, **env) == ("a line\nstep 1/2\n", "")
 
 
+MAIN = "from segtune.cli import main; main()"
+COLD = """
+import sys, time
+class Cold:
+    "A disk on which two libraries take their time"
+    def find_spec(self, name, *_):
+        if name in ('typer', 'pydantic'): time.sleep(.5)
+sys.meta_path.insert(0, Cold())
+""" + MAIN
+
+
+def prepare_on_a_cold_disk(project, tmp_path, *more):
+    return sys.executable, "-c", COLD, "preprocess", project / "c.yml", "--set", f"dataset_prepared_path={tmp_path}", *more
+
+
+def test_something_moves_while_the_libraries_load_and_is_gone_before_the_first_word(project, tmp_path):
+    _, screen = on_screen(*prepare_on_a_cold_disk(project, tmp_path), both=True)
+    waiting, _, words = screen.rpartition("\r\x1b[K")
+    assert waiting.startswith("\r\x1b[K") and "starting" in waiting
+    assert len({o for o in waiting if "\u2800" <= o <= "\u28ff"}) > 1
+    assert words.startswith("train: ") and not any("\u2800" <= o <= "\u28ff" for o in words)
+
+
+def test_what_moves_before_the_first_word_is_not_in_a_file(project, tmp_path):
+    out, screen = on_screen(*prepare_on_a_cold_disk(project, tmp_path))
+    assert out.startswith("train: ") and "\r" not in out and "\x1b" not in out
+    assert "starting" in screen and screen.endswith("\r\x1b[K")
+    p = subprocess.run([*prepare_on_a_cold_disk(project, tmp_path, "--set", "seed=7")], capture_output=True, text=True)
+    assert p.returncode == 0 and p.stdout.startswith("train: ") and p.stderr == ""
+
+
+@pytest.mark.parametrize("env", [dict(TERM="dumb"), dict(RANK="1")])
+def test_nothing_moves_before_the_first_word_on_a_dumb_terminal_or_in_another_process(project, tmp_path, env):
+    assert on_screen(*prepare_on_a_cold_disk(project, tmp_path), **env)[1] == ""
+
+
+SLOW_FORMAT = """
+import time
+def rows(row):
+    time.sleep(.04)
+    return row['segments']
+"""
+
+
+def test_something_moves_after_a_note_too(project, tmp_path):
+    "The notes of the config come before the data is read"
+    (tmp_path / "slow_format.py").write_text(SLOW_FORMAT)
+    config = CONFIG.replace("{path: a.jsonl}", f"{{path: {project / 'a.jsonl'}, type: slow_format.rows}}") + "wandb_project: x\n"
+    (tmp_path / "c.yml").write_text(config)
+    _, screen = on_screen(sys.executable, "-c", MAIN, "preprocess", tmp_path / "c.yml", both=True)
+    before, _, after = screen.partition("note: ")
+    assert after and "reading the data" in after and "train: " in after.rpartition("reading the data")[2]
+
+
 @pytest.mark.slow
 def test_every_phase_of_a_run_moves(project, tmp_path):
-    code = "from segtune.cli import main; main()"
-    _, screen = on_screen(sys.executable, "-c", code, "train", project / "c.yml", "--set", f"output_dir={tmp_path}")
-    for phase in ("loading the model", "proving the step", "step ", "saving"):
+    _, screen = on_screen(sys.executable, "-c", COLD, "train", project / "c.yml", "--set", f"output_dir={tmp_path}")
+    for phase in ("starting", "loading the model", "proving the step", "step ", "saving"):
         assert phase in screen
