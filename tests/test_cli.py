@@ -371,7 +371,8 @@ def on_a_terminal(project, *args, width=80, **env):
         out += part
     os.close(main)
     run.wait()
-    return out.decode().replace('\r\n', '\n')
+    turning = r'(?:\r\x1b\[K[^\r\n]*)*\r\x1b\[K'   # the line that turns until the first word comes
+    return re.sub(turning, '', out.decode().replace('\r\n', '\n'))
 
 
 def test_colours_only_where_a_terminal_is(project):
