@@ -109,6 +109,14 @@ def replay(
         else: say(*lines, file=sys.stderr if to_error else None)
 
 # %% ../nbs/22_output.ipynb #22o0wait2
+def _calling(end, stream): # (stream, its own `write` if it has one); from here on it calls `end` before it writes
+    own,write = vars(stream).get('write'),stream.write
+    def written(text):
+        end()
+        return write(text)
+    stream.write = written
+    return stream,own
+
 def _turn(screen, write, over, waiting): # what the thread does until it is over
     frames = '⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏' if 'utf' in (screen.encoding or '').lower() else '-\\|/'
     green,plain = ('\x1b[32m','\x1b[0m') if has_color(screen) else ('','')
@@ -136,16 +144,8 @@ class Waiting:
         if self.over or not (is_first() and is_terminal(sys.stderr)): return
         self.over = Event()
         self.thread = Thread(target=_turn, args=(sys.stderr, sys.stderr.write, self.over, self), daemon=True)
-        self.streams = [self._watch(f) for f in (sys.stdout, sys.stderr) if f is not None]
+        self.streams = [_calling(self.end, f) for f in (sys.stdout, sys.stderr) if f is not None]
         self.thread.start()
-
-    def _watch(self, stream): # (stream, its own `write` if its class's is not used); now it takes the line away first
-        own,write = vars(stream).get('write'),stream.write
-        def written(text):
-            self.end()
-            return write(text)
-        stream.write = written
-        return stream,own
 
     def end(self):
         "Take the line away."
