@@ -67,6 +67,17 @@ OWN = dict(
     dots1=dict(n_routed_experts=4, n_shared_experts=1, num_experts_per_tok=2, first_k_dense_replace=1),
     cohere_compass_text=dict(layer_types=["sliding_attention", "full_attention"],
                              rope_parameters=dict(full_attention=ROPE, sliding_attention=ROPE)),
+    dots3_note_text=dict(num_key_value_heads=4, head_dim=16, moe_shared_expert_intermediate_size=16, swa_head_dim=16,
+                         swa_num_attention_heads=4, swa_num_key_value_heads=4, swa_q_lora_rank=16, swa_kv_lora_rank=16,
+                         swa_qk_nope_head_dim=8, swa_v_head_dim=8),
+    dots3_note_vision_encoder=dict(adapter_in_dim=32, adapter_out_dim=32),
+    dots3_note_audio_encoder=dict(adapter_input_size=32, adapter_out_dim=32),
+    blt=dict(encoder_hash_byte_group_vocab=50, encoder_config=dict(hidden_size_global=32), decoder_config=dict(hidden_size_global=32)),
+    prophetnet=dict(num_hidden_layers=None, num_encoder_layers=2, num_decoder_layers=2), xlnet=dict(max_position_embeddings=None),
+    zamba=dict(attention_hidden_size=64, attention_head_dim=16, layers_block_type=["linear_attention", "hybrid"] * 2,
+               num_hidden_layers=4),
+    dbrx=dict(attn_config=dict(rope_theta=10000.0, kv_n_heads=2, clip_qkv=8.0),
+              ffn_config=dict(hidden_size=32, ffn_hidden_size=48, moe_num_experts=4, moe_top_k=2)),
     zamba2=dict(attention_hidden_size=64, attention_head_dim=16, mamba_expand=2, n_mamba_heads=8, mamba_headdim=8, kv_channels=8,
                 num_key_value_heads=4, layers_block_type=["linear_attention", "hybrid"], num_mem_blocks=1),
     qwen4_exp_text=dict(indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=8, indexer_budget=16, indexer_compress_ratio=4,
@@ -76,7 +87,8 @@ OWN = dict(
 def shrunk(config, variant):
     "The same kind of configuration, small"
     small = {k: v for k, v in {**SMALL, **variant}.items() if v is not None}
-    own = {k: v for k, v in small.items() if hasattr(config, k) and getattr(config, k) is not None}
+    config.allow_global_per_layer_attribute_access = True
+    own = {k: v for k, v in small.items() if getattr(config, k, None) is not None}
     own |= {k: SMALL[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id") if hasattr(config, k)}
     for k, v in config.to_dict().items():
         if isinstance(v, float) and re.search("drop|pdrop", k): own[k] = 0.0
@@ -84,9 +96,10 @@ def shrunk(config, variant):
             kinds = list(dict.fromkeys(v))
             own[k] = (kinds * 2)[:own.get("num_hidden_layers", 2)]
     own |= OWN.get(config.model_type, {})
+    own = {k: v for k, v in own.items() if v is not None}
     for k in config.sub_configs:
         sub = getattr(config, k, None)
-        if sub is not None: own[k] = shrunk(sub, variant).to_dict()
+        if sub is not None: own[k] = {**shrunk(sub, variant).to_dict(), **own.get(k, {})}
     for _ in range(6):
         try: return type(config)(**own)
         except AttributeError as e:   # a value that follows from others

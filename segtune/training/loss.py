@@ -122,7 +122,8 @@ def find_head(
     decoder,out = find_decoder(lm)
     states,kind = out.last_hidden_state[0],type(out)
     def own(h): return head_logits(own_forward, decoder, h, kind)
-    names = trained_names(lm, own, states)
+    try: names = trained_names(lm, own, states)
+    except Exception as e: raise NotPackable(f'its head takes more than hidden states ({type(e).__name__})') from e
     layer = None if names else lm.get_output_embeddings()
     found = None
     if layer is not None and getattr(layer, 'weight', None) is not None and layer.weight.is_floating_point():
