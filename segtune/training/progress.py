@@ -9,10 +9,14 @@ __all__ = ['progress_line', 'progress', 'LiveBar', 'curve', 'draw_curve', 'save_
 import csv, os, sys
 from contextlib import contextmanager
 from pathlib import Path
+from fastcore.basics import patch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn, TimeRemainingColumn
 
 # %% ../../nbs/training/26_progress.ipynb #57d13b5e
+def _first_fitting(texts, width): # the longest first; the last one has to do
+    return next((o for o in texts if width is None or len(o)<=width), texts[-1])
+
 def progress_line(
     logs:dict, # `loss` and `learning_rate`, or `eval_loss`
     step:int, # Steps made
@@ -21,14 +25,17 @@ def progress_line(
     done:int=0, # Steps made in this process
     n_tokens:int=0, # Tokens read in this process
     n_trained:int=0, # Of these, trained ones
+    width:int|None=None, # Columns that there are; None: as many as it takes
 )->str:
     "One line of progress."
     head = f'step {step:>{len(str(total))}}/{total}'
     if 'eval_loss' in logs: return f'{head}  held-out loss {logs["eval_loss"]:.4f}'
     line = f'{head}  epoch {logs.get("epoch", 0):.2f}  loss {logs["loss"]:.4f}  lr {logs["learning_rate"]:.1e}'
     if not (seconds and done): return line
-    left,trained = round(seconds/done*(total-step)),f' ({n_trained/seconds:,.0f} trained)'*bool(n_trained)
-    return f'{line}  {n_tokens/seconds:,.0f} tokens/s{trained}  {left//60}:{left%60:02d} left'
+    rest = round(seconds/done*(total-step))
+    speed,left = f'  {n_tokens/seconds:,.0f} tokens/s',f'  {rest//60}:{rest%60:02d} left'
+    trained = f' ({n_trained/seconds:,.0f} trained)'*bool(n_trained)
+    return _first_fitting([line+speed+trained+left, line+speed+left, line+left, line], width)
 
 # %% ../../nbs/training/26_progress.ipynb #2633c310
 _text = '{task.description}'
@@ -56,6 +63,11 @@ def progress(
         task = bar.add_task(what, total=total)
         yield lambda n: bar.update(task, completed=n)
 
+# %% ../../nbs/training/26_progress.ipynb #26p0narrow1
+def _measures(loss, lr, tokens, trained): # what the bar says of a step, the longest first
+    rate,speed = f'  lr {lr:.1e}',f'  {tokens:,.0f} tokens/s'
+    return [f'loss {loss:.4f}{o}' for o in (f'{rate}{speed} ({trained:,.0f} trained)', rate+speed, rate, '')]
+
 # %% ../../nbs/training/26_progress.ipynb #87191966
 class LiveBar:
     "Step, loss, learning rate, speed and time left, in a terminal."
@@ -65,7 +77,7 @@ class LiveBar:
         console=None, # A rich console; standard error if None
     ):
         console = console or Console(stderr=True)
-        self.loss,self.seen,self.bar = 0.0,0,None
+        self.loss,self.seen,self.bar,self.total = 0.0,0,None,total
         if not _can_move(console): return
         self.bar = _moving(console, *_columns)
         self.task = self.bar.add_task('', total=total, completed=done)
@@ -81,12 +93,18 @@ class LiveBar:
         self.seen,self.loss = self.seen+1,.9*self.loss+.1*loss
         smooth = self.loss/(1-.9**self.seen)
         if not self.bar: return
-        said = f'loss {smooth:.4f}  lr {lr:.1e}  {speed[0]:,.0f} tokens/s ({speed[1]:,.0f} trained)'
-        self.bar.update(self.task, completed=step, description=said)
+        room = self.bar.console.width-len(f'step {step}/{self.total}')-17 # without spinner, bar, time, what is between
+        self.bar.update(self.task, completed=step, description=_first_fitting(_measures(smooth, lr, *speed), room))
 
     def close(self):
         "Take the bar away."
         if self.bar: self.bar.stop()
+
+# %% ../../nbs/training/26_progress.ipynb #26p0narrow3
+@patch(as_prop=True)
+def width(self:LiveBar)->int|None: # None where lines go to a file, or nothing moves
+    "Columns of the screen on which bar and lines stand."
+    return self.bar.console.width if self.bar and _is_screen(sys.stdout) else None
 
 # %% ../../nbs/training/26_progress.ipynb #6ea833a0
 _curve_columns = ('step','epoch','loss','learning_rate','eval_loss')

@@ -51,7 +51,7 @@ def install_step(
     return found,found and StepCollator(proof.rung, pad_id, budget),proof
 
 # %% ../../nbs/training/31_run.ipynb #04bc5681
-def _model(base_model, tok, o, log, n_tasks=1):
+def _model(base_model, tok, o, log, n_tasks=1): # with its adapter; and what of it is trained
     set_seed(o.seed)
     for note in choose_precision(o.bf16, o.fp16).notes: log(note)
     model = load_base(base_model, o=o)
@@ -63,7 +63,10 @@ def _model(base_model, tok, o, log, n_tasks=1):
     now = embedding_rows(model)
     if now>rows: log(f'the embedding has {now:,} rows now, {rows:,} before.')
     if note := unused_options(o=o): log(note)
-    return keep_beside(adapt(model, new_tokens=new, tok=tok, n_tasks=n_tasks, o=o), base_model, tok)
+    model = keep_beside(adapt(model, new_tokens=new, tok=tok, n_tasks=n_tasks, o=o), base_model, tok)
+    report = trainable(model)
+    log(str(report))
+    return model,report
 
 # %% ../../nbs/training/31_run.ipynb #04bc5682
 def _run_trainer(trainer, checkpoint, patience): # afterwards the state holds the whole history
@@ -184,7 +187,8 @@ def _step(model, plan, o, pad_id, log): # the installed step, the collator for i
     n = plan.args.per_device_train_batch_size
     if proof.rung=='share' and n*plan.order.n_rows>1:
         rows = plan.rows.rows if o.sample_packing else plan.rows
-        log(f'{measure_sharing(rows, plan.order, n)}.')
+        shared = measure_sharing(rows, plan.order, n)
+        if shared.tokens>1.05*shared.unique: log(f'{shared}.') # less is no news
     return step,BinCollator(collate) if o.sample_packing else collate,proof.rung,str(proof)
 
 # %% ../../nbs/training/31_run.ipynb #44801f30
@@ -236,17 +240,16 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
     if opened.result:
         log(f'the run in {out} is finished, {opened.result["steps"]} steps: nothing to do.')
         return _stored(opened.result, out)
-    with progress('loading the model'): model = _model(base_model, tok, o, log, plan.n_tasks)
-    report = trainable(model)
-    log(str(report))
+    with progress('loading the model'): model,report = _model(base_model, tok, o, log, plan.n_tasks)
     if opened.checkpoint: log(f'resuming from {opened.checkpoint.name}.')
     o_of_step = o.model_copy(update=dict(step=rung or o.step))
     with progress('proving the step'): step,collate,rung,proof = _step(model, plan, o_of_step, pad_id, log)
     watched.update(rung=rung, proof=proof)
     if plan.args.should_save: write_run(out, settings, watched=watched)
     more = dict(schedule=plan.schedule, optimizer=plan.optimizer, stop=stop, new_held=new_held)
-    trainer = make_trainer(model, plan.args, plan.rows, plan.held, collate, plan.order, log, o.save_total_limit,
-                           patience, in_parts=step is not None, **more)
+    with progress('setting up the trainer'):
+        trainer = make_trainer(model, plan.args, plan.rows, plan.held, collate, plan.order, log, o.save_total_limit,
+                               patience, in_parts=step is not None, **more)
     state = _steps(trainer, step, opened.checkpoint, stop, o)
     resumed = int(opened.checkpoint.name.rpartition('-')[2]) if opened.checkpoint else None
     with progress('saving'):

@@ -157,7 +157,8 @@ class ProgressCallback(TrainerCallback):
         else: self.log(self.line(logs, state))
     def line(self, logs, state): # of progress
         done,counts = state.global_step-self.first,(self.trainer.n_tokens, self.trainer.n_trained)
-        return progress_line(logs, state.global_step, state.max_steps, self.seconds(), done, *counts)
+        width = self.bar and self.bar.width
+        return progress_line(logs, state.global_step, state.max_steps, self.seconds(), done, *counts, width)
 
 # %% ../../nbs/training/29_trainer.ipynb #79921d9a
 def _told_to_stop(trainer, stop): # the same answer in all processes
