@@ -60,7 +60,7 @@ def _settings(base_model, max_steps): # a step of the bundled model costs a hund
     steps,rate,length = (300, 0.003, 384) if small else (60, 0.001, 256)
     steps = max_steps or steps
     return dict(sequence_len=length, lora_r=8, lora_alpha=16, max_steps=steps, learning_rate=rate,
-                logging_steps=max(1, steps//12), save_steps=max(1, steps//2))
+                logging_steps=max(1, steps//10), save_steps=max(1, steps//2))
 
 # %% ../nbs/21_demo.ipynb #1d5f7a60
 def _as_yaml(base_model, folder): # as the config says it: a directory from where the config lies

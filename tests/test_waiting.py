@@ -2,6 +2,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +214,8 @@ def test_something_moves_after_a_note_too(project, tmp_path):
 
 @pytest.mark.slow
 def test_every_phase_of_a_run_moves(project, tmp_path):
-    _, screen = on_screen(sys.executable, "-c", COLD, "train", project / "c.yml", "--set", f"output_dir={tmp_path}")
-    for phase in ("starting", "loading the model", "proving the step", "step ", "saving"):
+    asked = "train", project / "c.yml", "--set", f"output_dir={tmp_path}"
+    _, screen = on_screen(sys.executable, "-c", COLD, *asked, both=True)
+    for phase in ("starting", "loading the model", "proving the step", "setting up the trainer", "step ", "saving"):
         assert phase in screen
+    assert "0:00 left" in screen and not re.search(r"\n\W*(\d+:\d+ )?left", screen)   # 80 columns: no line of a step breaks
