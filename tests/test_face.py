@@ -130,7 +130,7 @@ def test_a_run_shows_its_curve_and_replies():
 
 def test_the_lines_of_the_readme_work():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    lines = "".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL))
     lines = lines.replace("HuggingFaceTB/SmolLM2-135M-Instruct", "bundled:tiny")
     Path("qa.jsonl").write_text((json.dumps(dict(question="Capital of France?", answer="Paris")) + "\n") * 20)
     Path("config.yml").write_text("base_model: bundled:tiny\ndatasets: [{path: qa.jsonl}]\n")
