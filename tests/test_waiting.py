@@ -87,6 +87,27 @@ def test_ctrl_c_ends_training_with_one_sentence(project, tmp_path, monkeypatch, 
     assert answer(*asked, "--resume") == (0, "")
 
 
+def test_ctrl_c_before_the_first_step_leaves_the_run_that_was_to_be_overwritten(project, tmp_path, monkeypatch):
+    asked = ["train", project / "c.yml", "--set", f"output_dir={tmp_path / 'out'}"]
+    assert answer(*asked) == (0, "")
+    before = {o: o.read_bytes() for o in (tmp_path / "out").rglob("*") if o.is_file()}
+    interrupt(monkeypatch, "run._step")
+    code, message = answer(*asked, "--set", "max_steps=2", "--overwrite")
+    assert code == 130 and "No checkpoint was saved that --resume could go on from: run the command again" in message
+    assert {o: o.read_bytes() for o in (tmp_path / "out").rglob("*") if o.is_file()} == before
+
+
+MISTAKES = {"lora_target_modules=[nope]": "no module 'nope'", "lora_model_dir=nodir": "there is no adapter in 'nodir'"}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_that_shows_when_the_model_is_there_leaves_nothing(project, tmp_path, mistake):
+    out = tmp_path / "out"
+    code, message = answer("train", project / "c.yml", "--set", f"output_dir={out}", "--set", mistake)
+    assert code == 2 and MISTAKES[mistake] in message and len(message.splitlines()) == 1
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("place", ["load.load_adapter", "generate.generate", "generate._answer_batch"])
 def test_ctrl_c_ends_generate(project, monkeypatch, place):
     config = trained(project)

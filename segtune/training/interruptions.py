@@ -35,6 +35,7 @@ class StopSignals:
     ):
         self.output_dir,self.first,self.signum,self.old = output_dir,first,None,{}
         self.training = False # Is there a step to finish?
+        self.replaces = False # Is there an earlier run, which this one will remove before its first step?
 
     def __enter__(self):
         if threading.current_thread() is not threading.main_thread(): return self # only there signals arrive
@@ -51,7 +52,7 @@ class StopSignals:
 
     def interrupted(self, step=None, total=None)->Interrupted:
         "The error to end with."
-        last = newest_checkpoint(self.output_dir, lambda o: None, contents=False)
+        last = None if self.replaces else newest_checkpoint(self.output_dir, lambda o: None, contents=False)
         said = f'stopped by {_signal_names[self.signum]} {_how_far(last, step, total)}'
         return Interrupted(said if self.first else '', self.signum)
 

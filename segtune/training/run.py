@@ -86,14 +86,16 @@ def _run_trainer(trainer, checkpoint, patience): # afterwards the state holds th
     return state
 
 # %% ../../nbs/training/31_run.ipynb #16d5d25c
-def _start_or_resume(output_dir, settings, first, log, *, resume, checkpoint, overwrite, watched=None):
-    if checkpoint: opened = _from_checkpoint(Path(checkpoint), output_dir, settings, overwrite)
-    else: opened = decide_start(output_dir, settings, resume=resume, overwrite=overwrite, log=log)
-    PartialState().wait_for_everyone()
+def _start_or_resume(output_dir, settings, log, *, resume, checkpoint, overwrite): # nothing is changed yet
+    if checkpoint: return _from_checkpoint(Path(checkpoint), output_dir, settings, overwrite)
+    return decide_start(output_dir, settings, resume=resume, overwrite=overwrite, log=log)
+
+def _take_directory(output_dir, opened, stop, first, settings, watched): # in place of an earlier run, if there is one
+    PartialState().wait_for_everyone() # all have decided
     if first and opened.remove: remove_run(output_dir); remove_card(output_dir)
-    if first and not opened.result: write_run(output_dir, settings, watched=watched)
+    if first: write_run(output_dir, settings, watched=watched)
+    stop.replaces = False
     PartialState().wait_for_everyone()
-    return opened
 
 def _from_checkpoint(checkpoint, output_dir, settings, overwrite):
     if why := checkpoint_problem(checkpoint):
@@ -236,7 +238,8 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
     watched = dict(eval_rows=plan.fingerprints[1], environment=environment())
     check_model_fits(base_model, tok, plan, o)
     new_held,rung = _other_held(out, how, plan, log),_begun_with(out, how)
-    opened = _start_or_resume(out, settings, plan.args.should_save, log, watched=watched, **how)
+    opened = _start_or_resume(out, settings, log, **how)
+    stop.replaces = opened.remove
     if opened.result:
         log(f'the run in {out} is finished, {opened.result["steps"]} steps: nothing to do.')
         return _stored(opened.result, out)
@@ -245,11 +248,11 @@ def _train(base_model, tok, train_set, eval_set, o, log, stop, **how):
     o_of_step = o.model_copy(update=dict(step=rung or o.step))
     with progress('proving the step'): step,collate,rung,proof = _step(model, plan, o_of_step, pad_id, log)
     watched.update(rung=rung, proof=proof)
-    if plan.args.should_save: write_run(out, settings, watched=watched)
     more = dict(schedule=plan.schedule, optimizer=plan.optimizer, stop=stop, new_held=new_held)
     with progress('setting up the trainer'):
         trainer = make_trainer(model, plan.args, plan.rows, plan.held, collate, plan.order, log, o.save_total_limit,
                                patience, in_parts=step is not None, **more)
+    _take_directory(out, opened, stop, plan.args.should_save, settings, watched)
     state = _steps(trainer, step, opened.checkpoint, stop, o)
     resumed = int(opened.checkpoint.name.rpartition('-')[2]) if opened.checkpoint else None
     with progress('saving'):
