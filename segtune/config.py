@@ -128,6 +128,7 @@ class Config(DataOptions, TrainOptions):
 # %% ../nbs/15_config.ipynb #2fcfadc1
 _zeros = {'warmup_steps','warmup_ratio','eval_steps','evals_per_epoch','save_steps','saves_per_epoch',
           'data_seed'} # say something
+_sizes = {'lora_r','lora_alpha'} # with an adapter, so do these: it has none of size 0
 _no_zeros = {'adam_beta1','adam_beta2','adam_epsilon'} # here, as for axolotl, a zero says nothing
 
 def _holds_bool(key):
@@ -141,6 +142,7 @@ def _means_nothing(key, value): # is this value of an honoured key as good as no
     field = Config.model_fields[key]
     return field.default is None or field.default_factory is not None or key in _no_zeros
 
+# %% ../nbs/15_config.ipynb #2fcfadc2
 def _filled(entry): # a dataset entry without what is blank; a blank type is an answer
     if not isinstance(entry, dict): return entry
     out = {k:v for k,v in entry.items() if k=='type' or v is not None and v!=''}
@@ -149,7 +151,10 @@ def _filled(entry): # a dataset entry without what is blank; a blank type is an 
     return out
 
 def _given(values):
-    out = {k:v for k,v in values.items() if not (k in Config.model_fields and _means_nothing(k, v))}
+    def says_something(k, v):
+        is_size = k in _sizes and type(v) in (int,float) and bool(values.get('adapter'))
+        return k not in Config.model_fields or is_size or not _means_nothing(k, v)
+    out = {k:v for k,v in values.items() if says_something(k, v)}
     for k in ('datasets','test_datasets'):
         if isinstance(out.get(k), list): out[k] = [*map(_filled, out[k])]
     return out

@@ -102,6 +102,16 @@ def test_run_settings_of_a_call_stay(settings, tmp_path, name):
 
 # ---- as arguments
 
+@pytest.mark.parametrize("key, least", [("lora_r", "at least 1"), ("lora_alpha", "more than 0")])
+def test_an_adapter_of_size_0_is_refused_and_without_an_adapter_it_says_nothing(tmp_path, key, least):
+    from segtune.config import load_config
+    config = tmp_path / "c.yml"
+    config.write_text(f"base_model: bundled:tiny\nadapter: lora\nlora_target_linear: true\n{key}: 0\ndatasets: [{{path: a.jsonl}}]\n")
+    with pytest.raises(ConfigError, match=f"c.yml:4 {key}: expected {least}, got 0."): load_config(config)
+    config.write_text(config.read_text().replace("adapter: lora\n", ""))
+    assert getattr(load_config(config)[0], key) is None
+
+
 @pytest.mark.parametrize("given, said", [
     (dict(lora_rank=8), "lora_rank: unknown option. Did you mean lora_r?"),
     (dict(lora_r=0), "lora_r: expected at least 1, got 0."),
