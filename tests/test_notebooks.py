@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 nbs = Path(__file__).parent.parent/'nbs'
 notebooks = sorted(o.relative_to(nbs).as_posix() for o in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
@@ -66,6 +67,13 @@ def without_picture(cell):
 def test_pictures_are_stored_and_described(name):
     drawing = [c for c in cells(name) if not has(c, 'hide', r'export\w*', 'include: false', 'eval: false', 'slow') and draws(source(c))]
     assert [(c['id'], o) for c in drawing if (o := without_picture(c))] == []
+
+
+@pytest.mark.parametrize('name', notebooks)
+def test_what_is_said_of_a_picture_is_yaml(name):
+    "Quarto and smalldocs read it so: a colon within it, and the cell loses its fold and its alt text."
+    lines = [o for c in cells(name) for o in re.findall(r'^#\|\s*(fig-alt:.*)$', source(c), re.M)]
+    for line in lines: assert list(yaml.safe_load(line)) == ['fig-alt'], line
 
 
 @pytest.mark.parametrize('name', notebooks)
