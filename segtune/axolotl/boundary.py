@@ -4,22 +4,23 @@
 
 # %% auto #0
 __all__ = ['TiedSegment', 'tied', 'tie_of', 'Call', 'axolotl_calls', 'overlapping', 'Axolotl', 'bos_segments', 'rest_segments',
-           'eos_segments', 'prompt_and_answer']
+           'eos_segments', 'has_tokens', 'prompt_and_answer', 'has_no_turns']
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #d4b28970
+import re
 from collections import namedtuple
-from itertools import accumulate
+from itertools import accumulate, chain
 import numpy as np
 from ..pieces import Boundary, Piece, continued_pieces, register_boundary
-from ..formats.base import FormatContext, call_segments
+from ..formats.base import FormatContext, call_segments, note
 from ..segments import Segment, merge_segments
 from ..tokenizer_file import named_faults
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #1cb1b89e
 class TiedSegment(Segment):
     "A segment that says how it hangs on the one before it."
-    tie = '' # `count`, `touch` or `tail`
-    first = None # Under `touch`: the token of the call at which this label begins, if known
+    tie = '' # `count`, `touch`, `tail` or `stripped`
+    first = None # Under `touch`: the token of the call at which this label begins, or several; if known
 
     def _replace(self, **fields):
         return tied(Segment(*self)._replace(**fields), self.tie, None if 'text' in fields else self.first)
@@ -33,8 +34,8 @@ class TiedSegment(Segment):
 
 def tied(
     segment:Segment, # It follows another of the same row
-    tie:str, # `count`, `touch` or `tail`
-    first:int|None=None, # The token of its call, from 0, at which its label begins, where that is known
+    tie:str, # `count`, `touch`, `tail` or `stripped`
+    first:int|tuple|None=None, # The token of its call, from 0, at which its label begins; or all at which it changes
 )->TiedSegment:
     "The segment, tied to the one before it."
     out = TiedSegment(*segment)
@@ -48,10 +49,11 @@ def tie_of(
     return getattr(segment, 'tie', '')
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #5ab54b7a
-class Call(namedtuple('Call', (*Piece._fields,'part','rule','runs','firsts'), defaults=(0,'',(),()))):
-    """A `Piece`, and what axolotl does with it. Calls of one `part` are cut together when the part is too long. `rule`
-    says how a label changes inside: not at all (''), by `count` or by `touch`; `runs` are then `(end, label)` of each
-    run of characters, and `firsts` the tokens at which the label changes, where they are known."""
+class Call(namedtuple('Call', (*Piece._fields,'part','rule','runs','firsts','lost'), defaults=(0,'',(),(),0))):
+    """A `Piece`, and what axolotl does with it. Calls of one `part` are cut together when the part is too long; `lost`
+    tokens of a call are taken off, and count. `rule` says how a label changes inside: not at all (''), by `count` or by
+    `touch`; `runs` are then `(end, label)` of each run of characters, and `firsts` the tokens at which the label
+    changes, where they are known."""
 
 def _calls(segments): # [(segments of one call, part), ...]
     out,part = [],0
@@ -63,20 +65,33 @@ def _calls(segments): # [(segments of one call, part), ...]
             out.append(([s], part))
     return out
 
-def _firsts(group): # the tokens at which the label changes; empty where one of them is not known
-    firsts = [getattr(s, 'first', None) for r,s in zip(group, group[1:]) if r.label!=s.label]
-    return () if None in firsts else tuple(firsts)
+def _first(s): # the tokens at which the label changes where a segment begins; None where they are not known
+    first = getattr(s, 'first', None)
+    return (first,) if isinstance(first, int) else first
 
-def _one_call(group, part, start): # a group of segments that are read alike
+def _firsts(group): # the tokens of a call at which the label changes; empty where one of them is not known
+    known = [_first(s) for s in group]
+    if any(o is None and r.label!=s.label for o,r,s in zip(known[1:], group, group[1:])): return ()
+    return tuple(chain.from_iterable(o or () for o in known))
+
+# %% ../../nbs/axolotl/00_boundary.ipynb #5ab54b7e
+def _begin(tok, s): # `prefix` and `lost` of the call that a segment begins
+    if tie_of(s)!='stripped': return True, 0
+    return bool(tok.cut_special(tok.names['bos_token'])), 1
+
+def _one_call(tok, group, part, start): # a group of segments that are read alike
     s = group[0]
     text = s.text if len(group)==1 else ''.join(o.text for o in group)
-    if all(o.label==s.label for o in group): return Call(text, s.label, s.special, True, start, part)
+    prefix,lost = _begin(tok, s)
+    call = Call(text, s.label, s.special, prefix, start, part, lost=lost)
+    firsts = _firsts(group)
+    if not firsts and all(o.label==s.label for o in group): return call
     runs = tuple(zip(accumulate(len(o.text) for o in group), (o.label for o in group)))
-    return Call(text, s.label, s.special, True, start, part, tie_of(group[-1]), runs, _firsts(group))
+    return call._replace(rule=tie_of(group[-1]), runs=runs, firsts=firsts)
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #5ab54b7d
 def _group_calls(tok, group, part, start):
-    if all(s.special==group[0].special for s in group): return [_one_call(group, part, start)]
+    if all(s.special==group[0].special for s in group): return [_one_call(tok, group, part, start)]
     plain = merge_segments(Segment(*s)._replace(fresh=False) for s in group)
     return [Call(*p, part) for p in continued_pieces(tok, plain, start)]
 
@@ -138,9 +153,9 @@ class Axolotl(Boundary):
 
     def kept(self, pieces, n, cut):
         parts = np.cumsum([0, *(a.part!=b.part or b.start==0 for a,b in zip(pieces, pieces[1:]))])
-        sizes = np.bincount(parts, n).astype(np.int64)
-        if not (sizes>cut).any(): return None
-        return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes)-sizes, sizes) < cut
+        sizes,lost = (np.bincount(parts, o).astype(np.int64) for o in (n, [p.lost for p in pieces]))
+        if not (sizes>cut-lost).any(): return None
+        return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes)-sizes, sizes) < np.repeat(cut-lost, sizes)
 
     def join(self, segments, rule='count'):
         def one(i, s): return s if i==0 or tie_of(s) in ('count','touch') else tied(s, rule)
@@ -163,27 +178,51 @@ def rest_segments(
     made = call_segments(context, pieces, label)
     return [tied(s, 'count') if i==0 else s for i,s in enumerate(made)]
 
+# %% ../../nbs/axolotl/00_boundary.ipynb #f87d5457
+def _ends_with_eos(context, text): # is the EOS token the last that axolotl gets of a text?
+    if not context.eos or context.eos not in text: return False
+    if not context.axolotl or context.encode is None: return text.endswith(context.eos)
+    return context.encode(text)[0][-1:]==context.encode(context.eos)[0]
+
 def eos_segments(
     context:FormatContext, # The special tokens, boundary and length limit to write for
     text:str, # What is trained before it
     n:int=1, # How many EOS tokens
+    data:bool=False, # Does the text end with data?
 )->list[Segment]:
     "The EOS token of a trained text, unless the text ends with it already."
     if not context.eos: return []
     eos = Segment(context.eos, True)
-    return [tied(eos, 'tail') if text or i else eos for i in range(n-text.endswith(context.eos))]
+    quoted = data and context.special_in_data=='literal'
+    ended = not quoted and _ends_with_eos(context, text)
+    return [tied(eos, 'tail') if text or i else eos for i in range(n-ended)]
 
 # %% ../../nbs/axolotl/00_boundary.ipynb #f87d5453
-def _without_bos(context, pieces): # axolotl takes a BOS token off the answer, also one that is the data's own
-    bos = context.names.get('bos_token')
-    if not context.axolotl or context.bos or not bos: return pieces
-    if not ''.join(text for text,_ in pieces).startswith(bos): return pieces
-    out,left = [],len(bos)
-    for text,data in pieces:
-        out.append((text[left:], data))
-        left = max(left-len(text), 0)
-    return out
+_surely = re.compile('[0-9A-Za-z]') # every tokenizer makes a token of it
 
+def has_tokens(
+    context:FormatContext, # The special tokens, boundary and length limit to write for
+    text:str, # Of one call
+)->bool:
+    "Does axolotl get any token of a text?"
+    if not text or not context.axolotl or context.bos or _surely.search(text): return bool(text)
+    return not getattr(context.tokenizer, 'is_lossy', False) or bool(context.encode(text)[0])
+
+def _bos_chars(context, text): # characters of the BOS token that axolotl takes off an answer
+    bos = context.names.get('bos_token')
+    if not context.axolotl or context.bos or not bos or bos not in text or context.special_in_data!='parse': return 0
+    if context.encode is None: return len(bos)*text.startswith(bos)
+    ids,offsets = context.encode(text)
+    return offsets[0][1] if ids[:1]==context.encode(bos)[0] else 0
+
+def _answer(context, pieces): # an answer without the BOS token
+    n = _bos_chars(context, ''.join(text for text,_ in pieces))
+    if not n: return call_segments(context, pieces, True)
+    starts = accumulate((len(text) for text,_ in pieces), initial=0)
+    made = call_segments(context, [(text[max(n-start, 0):], data) for start,(text,data) in zip(starts, pieces)], True)
+    return [tied(s, 'stripped') if i==0 else s for i,s in enumerate(made)]
+
+# %% ../../nbs/axolotl/00_boundary.ipynb #f87d5456
 def prompt_and_answer(
     context:FormatContext, # The special tokens, boundary and length limit to write for
     prompt:list[tuple[str,bool]], # The masked pieces
@@ -191,9 +230,21 @@ def prompt_and_answer(
     n_eos:int=1, # How many EOS tokens follow
 )->list[Segment]:
     "One masked prompt and one trained answer, begun and ended by the tokenizer's tokens."
-    said = ''.join(text for text,_ in answer)
+    said,data = ''.join(text for text,_ in answer),next((d for text,d in reversed(answer) if text), False)
     begun = bos_segments(context) if prompt or not context.axolotl else []
-    end = eos_segments(context, said, n_eos) if said or not context.axolotl else []
-    kept = call_segments(context, _without_bos(context, answer), True)
+    end = eos_segments(context, said, n_eos, data) if has_tokens(context, said) or not context.axolotl else []
+    kept = _answer(context, answer)
     if said and not kept: end = [Segment(*s) for s in end] # tied to nothing
     return begun + call_segments(context, prompt, False) + kept + end
+
+# %% ../../nbs/axolotl/00_boundary.ipynb #b0d00003
+def has_no_turns(
+    context:FormatContext, # The special tokens, boundary and length limit to write for
+    row:dict, # As it stands in the data
+    field:str, # The field with the turns
+    at:dict, # `source` and `row`, for the note
+)->bool:
+    "Is it an empty conversation, which axolotl drops?"
+    empty = context.axolotl and row.get(field)==[]
+    if empty: note(context, 'A conversation without a turn is dropped, as in axolotl.', at)
+    return empty

@@ -7,7 +7,7 @@ __all__ = ['token_segments', 'end_options']
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #e5f0c004
 from functools import partial
-from .boundary import tied
+from .boundary import has_no_turns, tied
 from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact_segments, note_date,
                                   range_segments, render_messages, template_options, training_of, same_without,
                                   tools_left_out)
@@ -99,9 +99,15 @@ def _token_labels(context, template, r, ids, turns, ends, turn_ends): # one bool
     return out
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #b034e774
-def _with_firsts(segments, starts, firsts): # the segments, with the tokens at which their labels begin
-    if sorted({*starts})!=starts or 0 in starts: return segments # not to be said of characters
-    known,out,pos = dict(zip(starts, firsts)),[],0
+def _flips(starts, firsts): # {character: the token there at which the label changes, or several}
+    out = {}
+    for c,k in zip(starts, firsts): out.setdefault(c, []).append(k)
+    if len(out.get(0, ()))%2: out[0].insert(0, 0) # the label of the first token is not that of the first character
+    return {c: ks[0] if len(ks)==1 else tuple(ks) for c,ks in out.items()}
+
+def _with_firsts(segments, starts, firsts, end): # the segments, with the tokens at which their labels begin
+    if sorted(starts)!=starts or end in starts: return segments # not to be said of characters
+    known,out,pos = _flips(starts, firsts),[],0
     for s in segments:
         out.append(tied(s, 'touch', known[pos]) if pos in known else s)
         pos += len(s.text)
@@ -118,7 +124,7 @@ def token_segments(
     starts = [offsets[k][0] for k in firsts]
     ranges = [r for i,r in enumerate(zip([0, *starts], [*starts, len(text)])) if trained and trained[0]==(i%2==0)]
     made = find_boundary('axolotl').join(range_segments(text, ranges, places), 'touch')
-    return _with_firsts(made, starts, firsts)
+    return _with_firsts(made, starts, firsts, len(text))
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #6ef54fe3
 _ends = ('turn','all','last','none')
@@ -186,6 +192,10 @@ def _note_tools(context, template, r):
 _conversation_format = partial(register, boundary='axolotl', family='chat_template', reads_tokens=True,
                                example_options=dict(chat_template='chatml'))
 
+def _reader(context, options): # a key that the mappings do not name is read last in axolotl, and so it wins
+    named,key = options.get('message_property_mappings'),options.get('template_thinking_key', 'reasoning_content')
+    return message_reader(**options, keep_thoughts=bool(context.axolotl and named and key not in named))
+
 def _labelled(context, template, r, turns, ends, turn_ends): # the segments, cut at tokens
     ids,offsets = context.encode(r.text)
     return token_segments(r.text, offsets, _token_labels(context, template, r, ids, turns, ends, turn_ends), r.places)
@@ -198,7 +208,7 @@ def _labelled(context, template, r, turns, ends, turn_ends): # the segments, cut
 def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',),
                    train_on_eos='turn', train_on_eot=None, eot_tokens=None, message_field_training=None,
                    message_field_training_detail=None, default_system_message=None, **options):
-    template,read = template_of(context, chat_template, chat_template_jinja),message_reader(**options)
+    template,read = template_of(context, chat_template, chat_template_jinja),_reader(context, options)
     ends,turn_ends = end_options(context, template, train_on_eos, train_on_eot, eot_tokens)
     names,field,detail = role_names(options.get('roles')),message_field_training,message_field_training_detail
     roles = [names.get(r, r) for r in roles_to_train or ()]
@@ -211,6 +221,7 @@ def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_
         r = render_messages(context, template, messages, more, at, any(t.masked or t.extra for t in training))
         return exact_segments(context, template, r, training, ends, turn_ends[0] if eot_tokens else ())
     def write(row, at):
+        if has_no_turns(context, row, options.get('field_messages', 'messages'), at): return []
         messages,more = read(_without_nulls(row) if context.axolotl else row, at)
         _unread(context, messages, field, at)
         if not context.axolotl: return exact(messages, more, at)

@@ -181,5 +181,5 @@ def _reflection(context, style=None):
         texts = {n: answer_field(row, (n,), at) for n in ('output','reflection','corrected')}
         written = fill(answers[style or 'instruct'], texts) if all(texts.values()) else []
         body = call_segments(context, prompt, False) + rest_segments(context, written, True)
-        return bos_segments(context) + body + eos_segments(context, body[-1].text)
+        return bos_segments(context) + body + eos_segments(context, body[-1].text, data=body[-1].data)
     return write

@@ -9,7 +9,7 @@ __all__ = []
 import re
 from functools import partial
 from ..encoded import Windows
-from .boundary import bos_segments, eos_segments, prompt_and_answer
+from .boundary import bos_segments, eos_segments, has_tokens, prompt_and_answer
 from ..formats.base import call_segments, field_of, register
 from ..formats.fields import answer_field, render_prompt, part_limit, prompt_field
 from ..formats.plain import placeholders
@@ -65,8 +65,9 @@ def _side_by_side(context): # rows of one text
 def _completion(context, field='text'):
     def write(row, at):
         text = field_of(row, field, at)
-        if not text: return []
-        return bos_segments(context, True) + call_segments(context, [(text, True)], True) + eos_segments(context, text)
+        if not has_tokens(context, text): return []
+        said = call_segments(context, [(text, True)], True)
+        return bos_segments(context, True) + said + eos_segments(context, text, data=True)
     return write
 
 # %% ../../nbs/axolotl/04_plain.ipynb #2084e961

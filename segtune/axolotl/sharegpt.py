@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 from ..formats.fields import answer_field, part_limit, turn_dicts
-from .boundary import bos_segments, eos_segments, rest_segments
+from .boundary import bos_segments, eos_segments, has_no_turns, rest_segments
 from ..formats.base import call_segments, field_of, fill, nearest, note, register, FormatContext
 from ..segments import ConfigError, DataError, Segment
 
@@ -110,8 +110,9 @@ def _model_turn(context, name, rendered): # the role's name is masked, the rest 
     role = rendered.role.rstrip()
     rest = rest_segments(context, [(rendered.role[len(role):], False), *rendered.pieces], said)
     closed = name=='chatml' and context.eos=='<|im_end|>' if context.axolotl else conversations[name].closes[1]
-    end = [] if closed else [s._replace(label=said) for s in eos_segments(context, rendered.text)]
-    return call_segments(context, [(role, False)], False) + rest + end
+    data = bool(rendered.pieces) and rendered.pieces[-1][1]
+    end = [] if closed else eos_segments(context, rendered.text, data=data)
+    return call_segments(context, [(role, False)], False) + rest + [s._replace(label=said) for s in end]
 
 def conversation_segments(
     context:FormatContext, # The special tokens, boundary and length limit to write for
@@ -281,7 +282,8 @@ def _pygmalion_turn(context, role, text, at):
     if role=='human': return call_segments(context, [('<|user|> ', False), (text.strip(), True)], False)
     if role!='bot': raise DataError(f'the role {role!r} is neither system, human nor bot.', field='conversations', **at)
     said = rest_segments(context, [(' ', False), (text.strip(), True)], True)
-    return call_segments(context, [('<|model|>', False)], False) + said + eos_segments(context, ' '+text.strip())
+    end = eos_segments(context, ' '+text.strip(), data=True)
+    return call_segments(context, [('<|model|>', False)], False) + said + end
 
 @register('pygmalion', about='A persona, and a conversation of a human and a bot.', boundary='axolotl',
           family='sharegpt', limit=part_limit, handles_train_on_inputs=True,
@@ -291,5 +293,6 @@ def _pygmalion_turn(context, role, text, at):
                                      {'role':'human', 'value':'Capital of France?'}, {'role':'bot', 'value':'Paris'}]})
 def _pygmalion(context):
     def write(row, at):
-        return [s for role,text,_ in _read_turns(row, at, {}) for s in _pygmalion_turn(context, role, text, at)]
+        turns = [] if has_no_turns(context, row, 'conversations', at) else _read_turns(row, at, {})
+        return [s for role,text,_ in turns for s in _pygmalion_turn(context, role, text, at)]
     return write

@@ -222,7 +222,8 @@ def find_format(
     _check_options(f, options)
     special_in_data = _special_choice(f, special_in_data)
     context = format_context(tokenizer, boundary=boundary or f.boundary, sequence_len=sequence_len, notes={},
-                             train_on_inputs=train_on_inputs, date=today, beside=beside)
+                             train_on_inputs=train_on_inputs, date=today, beside=beside,
+                             special_in_data=special_in_data)
     write,more = _made(f, context, options)
     identity = dict(type=type if isinstance(type, (str,dict)) else f.name, names=context.names, bos=context.bos,
                     special_in_data=special_in_data, exact=not context.axolotl, **options, **more)

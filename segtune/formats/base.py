@@ -35,6 +35,7 @@ class FormatContext(NamedTuple):
     beside:str|None=None # Directory where files that a config names are looked up first
     tokenizer:object=None # The tokenizer itself, for rows that are tokens already; None where there is none
     notes:dict|None=None # Where `note` counts; None: nothing is kept
+    special_in_data:str='parse' # Control text in data: `parse`, `literal` or `error`
 
     @property
     def axolotl(self)->bool:
@@ -58,7 +59,7 @@ def _encode_of(tok):
 
 def format_context(
     tokenizer=None, # A `FastTokenizer`, or only the names of its special tokens: `{'eos_token': '</s>', ...}`
-    **config, # `boundary`, `sequence_len`, `train_on_inputs`, `date`, `beside`
+    **config, # `boundary`, `sequence_len`, `train_on_inputs`, `date`, `beside`, `special_in_data`
 )->FormatContext:
     "What a tokenizer and a config tell a format."
     if not hasattr(tokenizer, 'names'):
