@@ -12,7 +12,7 @@ from datetime import date
 from fastcore.basics import patch
 from ..formats import chat, plain, tokenized  # noqa: F401
 from ..axolotl import chat_template, instruct, sharegpt  # noqa: F401
-from ..axolotl import plain as axolotl_plain  # noqa: F401
+from ..axolotl import plain as axolotl_plain
 from ..encoded import Windows
 from ..encoder import TokenRow
 from ..formats.base import formats, guard_special, noted, format_context, special_choices
@@ -122,6 +122,8 @@ def _split_name(type): # (name in the registry, style)
     return base, style or None
 
 def _unknown(name):
+    if told := axolotl_plain.instead_of(name):
+        raise ConfigError(f"axolotl's format {name!r} is not written here. {told}", field='type')
     near = suggest(name, formats)
     hint = 'segtune formats lists them; or name a function as module.function.'
     if near: hint = f'Did you mean {near}?'
