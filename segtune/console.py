@@ -86,7 +86,8 @@ def working(
 
 # %% ../nbs/24_console.ipynb #607b3a3f
 ConfigPath = Annotated[str, typer.Argument(help='YAML file', metavar='CONFIG')]
-Overrides = Annotated[Optional[list[str]], typer.Option('--set', help='Override a config key', metavar='KEY=VALUE')]
+Overrides = Annotated[Optional[list[str]], typer.Option(
+    '--set', help='Override a config key; may be given several times', metavar='KEY=VALUE')]
 
 at_end = ExitStack() # What is still to be said when a command is over
 

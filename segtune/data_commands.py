@@ -54,8 +54,8 @@ def preprocess(config:ConfigPath, set:Overrides=None,
         help='Leave out the rows whose places this file lists')]=None,
     verify:Annotated[bool, typer.Option('--verify', help='Read large files again, even if they look unchanged')]=False,
     debug:Annotated[bool, typer.Option('--debug', help='Print rows with their labels')]=False,
-    debug_num_examples:Annotated[int, typer.Option(min=0, help='How many', metavar='N')]=1,
-    debug_text_only:Annotated[bool, typer.Option('--debug-text-only', help='Without labels and ids')]=False,
+    debug_num_examples:Annotated[int, typer.Option(min=0, help='Rows that --debug prints', metavar='N')]=1,
+    debug_text_only:Annotated[bool, typer.Option('--debug-text-only', help='Print rows without labels and ids')]=False,
     workers:Annotated[Optional[int], typer.Option(min=1, help='Processes that encode rows', metavar='N')]=None,
     engine:Annotated[Optional[str], typer.Option(help='local, or ray for a cluster', metavar='ENGINE')]=None):
     "Prepare the data: tokens and labels, on disk."

@@ -170,7 +170,7 @@ def run_demo(
     model,takes = (base, 'a few minutes') if base==smollm2 else ('The bundled model', 'about a minute')
     write([f'{model} learns to say in one line what a Python function does.',
            f'This takes {takes} on a CPU. All files go to {project}.'])
-    _heading('data: functions of your Python standard library, and what their authors say they do')
+    _heading('data: functions of your Python, and what their authors say they do')
     with progress('reading the standard library'): written = write_starter(project, base, max_steps=max_steps)
     for name,n in written.items(): say(f'{project}/data/{name}.jsonl: {counted(n, "row")}')
     _heading('a row: masked text has the label -100')

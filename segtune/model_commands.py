@@ -40,7 +40,7 @@ def _train_grid(project, points, resume, overwrite):
 def train(config:ConfigPath, set:Overrides=None,
     resume:Annotated[bool, typer.Option('--resume', help='Resume from the latest complete checkpoint')]=False,
     overwrite:Annotated[bool, typer.Option('--overwrite', help='Remove an earlier run in output_dir')]=False):
-    "Train an adapter on the prepared data."
+    "Prepare the data, and train an adapter on it; --set lora_r=8,16 trains one for each value."
     if resume and overwrite:
         raise ConfigError('removes the run that --resume would go on with. Give one of the two.', source='--overwrite')
     from segtune.grid import grid_points

@@ -141,7 +141,7 @@ class Waiting:
     ):
         "Say what is going on, until something else is said."
         self.what = what
-        if self.over or not (is_first() and is_terminal(sys.stderr)): return
+        if self.over or not (is_first() and is_terminal(sys.stderr)) or 'JPY_PARENT_PID' in os.environ: return
         self.over = Event()
         self.thread = Thread(target=_turn, args=(sys.stderr, sys.stderr.write, self.over, self), daemon=True)
         self.streams = [_calling(self.end, f) for f in (sys.stdout, sys.stderr) if f is not None]

@@ -210,8 +210,8 @@ def test_what_moves_before_the_first_word_is_not_in_a_file(project, tmp_path):
     assert p.returncode == 0 and p.stdout.startswith("train: ") and p.stderr == ""
 
 
-@pytest.mark.parametrize("env", [dict(TERM="dumb"), dict(RANK="1")])
-def test_nothing_moves_before_the_first_word_on_a_dumb_terminal_or_in_another_process(project, tmp_path, env):
+@pytest.mark.parametrize("env", [dict(TERM="dumb"), dict(RANK="1"), dict(JPY_PARENT_PID="1")], ids=["dumb", "another process", "notebook"])
+def test_nothing_moves_before_the_first_word_where_nobody_would_see_it_move(project, tmp_path, env):
     assert on_screen(*prepare_on_a_cold_disk(project, tmp_path), **env)[1] == ""
 
 
