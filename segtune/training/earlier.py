@@ -26,7 +26,8 @@ def read_adapter_config(
     file = Path(path)/'adapter_config.json'
     try: conf = json.loads(file.read_text(encoding='utf-8'))
     except FileNotFoundError:
-        raise ConfigError(f'there is no adapter in {str(path)!r}.', field=field) from None
+        what = f'there is no adapter in {str(path)!r}. Give a directory that holds adapter_config.json.'
+        raise ConfigError(what, field=field) from None
     except (OSError, ValueError) as e:
         raise ConfigError(f'{str(file)!r} cannot be read ({library_error(e)}).', field=field) from None
     if isinstance(conf, dict): return conf
