@@ -69,7 +69,7 @@ ignored |= {
         dataset_keep_in_memory num_dataset_shards_to_save skip_prepare_dataset
         is_preprocess preprocess_iterable streaming''',
     _files: '''
-        model_type type_of_model tokenizer_type tokenizer_use_fast tokenizer_legacy tokenizer_use_mistral_common
+        model_type type_of_model tokenizer_type tokenizer_use_fast tokenizer_legacy
         tokenizer_save_jinja_files cls_model_config is_*_derived_model gptq gptq_* model_quantization_config
         model_quantization_config_kwargs base_model_ignore_patterns''',
     'text gives such parts no gradient': 'freeze_mm_modules',
@@ -79,6 +79,10 @@ ignored |= {
     'axolotl itself does not read it': '''
         strict adam_eps eta_min test_value axolotl_config_path seed_data collator_pad_to_longest''',
 }
+
+# %% ../nbs/14_axolotl_keys.ipynb #ec2aebe4
+_mistral = 'rows go through tokenizer.json and a chat template, and mistral-common may write other tokens'
+ignored[_mistral] = 'tokenizer_use_mistral_common'
 
 # %% ../nbs/14_axolotl_keys.ipynb #6596c77a
 _only_sft = 'only supervised fine-tuning is done here'
