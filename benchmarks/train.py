@@ -8,6 +8,8 @@ The model is a Llama of 8 layers and width 256 with a vocabulary of 32,000, rand
 layer. Each way runs in a process of its own: one step to warm up, then two that are timed, of which the faster counts (other
 work on the machine only ever adds to a time). Memory is the peak during these steps above what the process held before them.
 Ways of TRL are measured where TRL is installed; a way that would need more than 10 GB is left out.
+"pack, PyTorch's kernel" is `pack` with one call of PyTorch's attention kernel per row, which is what packing usually means; our own
+`pack` attends by matrix products.
 """
 import argparse
 import json
@@ -15,13 +17,15 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 VOCABULARY = 32_000
-OURS = ["plain", "pad", "pack", "share"]
+KERNEL = "pack, PyTorch's kernel"
+OURS = ["plain", "pad", KERNEL, "pack", "share"]
 TRL = ["trl default", "trl one row at a time", "trl packed"]
 
 
@@ -65,20 +69,22 @@ def make_model():
     return model.train()
 
 
-def our_step(model, rung, data):
+def our_step(model, way, data):
     "A function that makes one step, and its loss"
     import torch
 
     from segtune.training.batches import Collator
+    from segtune.training.pieces import kernel_only
     from segtune.training.proof import choose_step
     from segtune.training.step import StepCollator
+    rung, attending = ("pack", kernel_only) if way == KERNEL else (way, nullcontext)
     step, _ = choose_step(model, step=rung)
     parts = [Collator()(data)] if step is None else StepCollator(rung)(data)["parts"]
     n = None if step is None else torch.tensor(sum(o != -100 for r in data for o in r["labels"][1:]))
     def run():
         loss = 0.0
         for p in parts:
-            part = model(**p, **({} if n is None else dict(num_items_in_batch=n))).loss
+            with attending(): part = model(**p, **({} if n is None else dict(num_items_in_batch=n))).loss
             part.backward()
             loss += part.item()
         return loss
@@ -150,6 +156,7 @@ def table(found):
         from segtune.training.trie import batch_cost
         cost = batch_cost([(r["input_ids"], r["labels"]) for r in data])
         yield f"\n**{CASES[case]}** ({cost.tokens:,} tokens, {cost.unique:,} of them unique, {cost.trained:,} trained)\n"
+        if KERNEL in those: yield f"`{KERNEL}` is `pack` with one call of the attention kernel per row, as packing is usually done.\n"
         yield "| way | CPU s a step | against `share` | peak GB | loss |\n|---|---|---|---|---|"
         for way, o in those.items():
             if "error" in o: yield f"| {way} | {o['error'].replace('|', '/')} | | | |"
