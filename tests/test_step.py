@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
+from segtune.training import fused as fused_module
 from segtune.training import loss, pieces
 from segtune.training.attention import attend_chunks, attend_flex
 from segtune.training.fused import FusedLora
@@ -205,10 +206,13 @@ def lora_layer(dtype=torch.float32, **config):
         if "lora" in name: torch.nn.init.normal_(p, std=.3)
     return model
 
+@pytest.mark.parametrize("tokens", [7, 70])
+@pytest.mark.parametrize("by", ["either library", "one library"])
 @pytest.mark.parametrize("dtype,close", [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_a_fused_adapter_gives_the_result_and_the_gradients_of_peft(dtype, close):
+def test_a_fused_adapter_gives_the_result_and_the_gradients_of_peft(dtype, close, by, tokens, monkeypatch):
+    if by == "one library": monkeypatch.setattr(fused_module, "_onednn", False)
     model = lora_layer(dtype)
-    x = torch.randn(3, 7, 24, dtype=dtype, requires_grad=True)
+    x = torch.randn(tokens, 3, 24, dtype=dtype).transpose(0, 1).requires_grad_()
     wanted = [x, *(p for p in model.parameters() if p.requires_grad)]
     def both():
         out = model(x)

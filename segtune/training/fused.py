@@ -10,27 +10,41 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+# %% ../../nbs/training/18_fused.ipynb #18a00002
+_onednn = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
+
+def _linear(x, weight, bias=None): # `F.linear` by the faster of two libraries
+    if not _onednn or x.dtype!=torch.float32: return F.linear(x, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+
+def _adapted(x, weight, bias, u, a, b, scale): # x @ (weight + scale*b@a).T + bias; `u` is a @ x.T
+    if weight.dtype!=torch.bfloat16 and len(x)>max(weight.shape):
+        return _linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
+    return _linear(x, weight, bias).addmm_(u.t(), b.t(), alpha=scale)
+
+
 # %% ../../nbs/training/18_fused.ipynb #942ac218
 class _LoraLinear(torch.autograd.Function):
     "A frozen linear layer and its adapter; the thin matrices always come first."
     @staticmethod
     def forward(ctx, x, weight, bias, a, b, scale):
-        out,kind = F.linear(x, weight, bias),weight.dtype
-        u = a.to(kind)@x.t()
-        out.addmm_(u.t(), b.to(kind).t(), alpha=scale)
+        low_a,low_b = a.to(weight.dtype),b.to(weight.dtype)
+        u = low_a@x.t()
         ctx.save_for_backward(x, weight, a, b, u)
         ctx.scale = scale
-        return out
+        return _adapted(x, weight, bias, u, low_a, low_b, scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        (x,weight,a,b,u),kind,dx = ctx.saved_tensors,grad.dtype,None
-        du = b.to(kind).t()@grad.t()
-        if ctx.needs_input_grad[0]: dx = (grad@weight).addmm_(du.t(), a.to(kind), alpha=ctx.scale)
+        (x,weight,a,b,u),dx = ctx.saved_tensors,None
+        low_a,low_b = a.to(grad.dtype),b.to(grad.dtype)
+        du = low_b.t()@grad.t()
+        if ctx.needs_input_grad[0]: dx = _adapted(grad, weight.t(), None, du, low_b.t(), low_a.t(), ctx.scale)
         da = (du@x).to(a.dtype).mul_(ctx.scale) if ctx.needs_input_grad[3] else None
         db = (u@grad).t().to(b.dtype, memory_format=torch.contiguous_format).mul_(ctx.scale)
         return dx,None,None,da,db if ctx.needs_input_grad[4] else None,None
+
 
 # %% ../../nbs/training/18_fused.ipynb #bd1e86c9
 def _quiet(m): return not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or 'forward' in m.__dict__)
