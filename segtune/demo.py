@@ -6,7 +6,7 @@
 __all__ = ['smollm2', 'write_starter', 'demo_model', 'run_demo']
 
 # %% ../nbs/21_demo.ipynb #b09818ba
-import json, os, re, shlex
+import json, os, re, shlex, shutil, sys, textwrap
 from collections.abc import Callable
 from importlib import import_module
 from itertools import islice
@@ -15,10 +15,9 @@ from pathlib import Path
 from .hints import counted
 from .lint.linter import summary
 from .models import install_hint, packaged_path
-from .output import say, waiting, write
 from .paths import find_path
 from .project import Project
-from .segments import ConfigError, row2segments
+from .segments import ConfigError, printable, row2segments
 from .data.stdlib import write_stdlib
 from .tokenizer import load_tokenizer
 
@@ -101,30 +100,38 @@ def demo_model(
         log('Continuing with the small model that is bundled with segtune.')
     return 'bundled:tiny'
 
-# %% ../nbs/21_demo.ipynb #f878d0a6
-def _heading(text): say('', f'=== {text}')
+# %% ../nbs/21_demo.ipynb #21d0say1
+def _say(*lines): print(*(printable(str(o)) for o in lines), sep='\n', flush=True)
 
+def _heading(text): _say('', f'=== {text}')
+
+def _sentence(text, indent=0): # on a screen broken between words, what follows under the indent
+    if not sys.stdout.isatty(): return _say(text)
+    width = shutil.get_terminal_size().columns
+    _say(textwrap.fill(text, width, subsequent_indent=' '*indent, break_long_words=False, break_on_hyphens=False))
+
+# %% ../nbs/21_demo.ipynb #f878d0a6
 def _show_row(project):
     from segtune.encoder import Encoder
     from segtune.look.view import token_table
     tok = Project.open(project/'config.yml').tokenizer
     with open(project/'data'/'train.jsonl', encoding='utf-8') as f: lines = list(islice(f, 200))
     row = json.loads(min(lines, key=len))
-    say(''.join(s['text'] for s in row['segments']), '')
-    say(token_table(tok, Encoder(tok).encode_row(row2segments(row))).to_string())
+    _say(''.join(s['text'] for s in row['segments']), '')
+    _say(token_table(tok, Encoder(tok).encode_row(row2segments(row))).to_string())
 
-def _train(folder, log):
+def _train(folder, log, waiting):
     from segtune.training.progress import progress
     project = Project.open(folder/'config.yml')
     cfg = project.cfg
     waiting('preparing the rows')
     for name,p in (('train', project.prepared), ('held out', project.held)):
-        say(f'{name}:', *(f'  {o}' for o in [*p.count.lines(), *summary(p.lint)]))
+        _say(f'{name}:', *(f'  {o}' for o in [*p.count.lines(), *summary(p.lint)]))
     _heading(f'training {cfg.max_steps} steps of {cfg.micro_batch_size} rows')
     with progress('loading torch and transformers'): import_module('segtune.training.run')
     result = project.train(log=log)
-    say(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
-    say(f'adapter and loss curve: {result.output_dir}')
+    _say(f'held-out loss {result.eval_before:.3f} -> {result.eval_after:.3f}')
+    _say(f'adapter and loss curve: {result.output_dir}')
     return cfg
 
 # %% ../nbs/21_demo.ipynb #954cc855
@@ -139,22 +146,22 @@ def _answers(project, cfg, n=3):
     prompts = [row_prompt(Encoder(tok), r) for r in rows]
     with progress('answering'): answers = compare(model, tok, prompts, max_new_tokens=40)
     for r,c in zip(rows, answers):
-        say('', c.prompt)
-        write([f'  author: {r[1].text.strip().removesuffix(tok.eos)}'])
+        _say('', c.prompt)
+        _sentence(f'  author: {r[1].text.strip().removesuffix(tok.eos)}', 10)
         for name,a in (('base', c.base), ('tuned', c.tuned)):
             first,*more = a.text.strip().splitlines() or ['']
             end = '' if a.finish_reason=='eos' else '   (did not stop)'
-            write([f'  {name+":":7} {first}{" […]" if more else ""}{end}'])
+            _sentence(f'  {name+":":7} {first}{" […]" if more else ""}{end}', 10)
 
 # %% ../nbs/21_demo.ipynb #21d0next2
 def _next_commands(project, max_steps):
-    say(f'cd {shlex.quote(str(project))}',
-        'Look at all rows, in a browser:',
-        '  segtune inspect config.yml --html report.html',
-        'Let both models answer a held-out row:',
-        '  segtune generate config.yml --row 5 --compare-base',
-        'Train three times as long:',
-        f'  segtune train config.yml --set max_steps={3*max_steps} --set output_dir=longer')
+    _say(f'cd {shlex.quote(str(project))}',
+         'Look at all rows, in a browser:',
+         '  segtune inspect config.yml --html report.html',
+         'Let both models answer a held-out row:',
+         '  segtune generate config.yml --row 5 --compare-base',
+         'Train three times as long:',
+         f'  segtune train config.yml --set max_steps={3*max_steps} --set output_dir=longer')
 
 # %% ../nbs/21_demo.ipynb #b2154ec6
 def run_demo(
@@ -162,21 +169,22 @@ def run_demo(
     bundled_model:bool=False, # Use the small bundled model in any case?
     max_steps:int|None=None, # Steps to train; None: as many as suit the model
     log:Callable=lambda o: print(o, flush=True), # Takes the lines of the training
+    waiting:Callable=lambda what: None, # Told what begins where nothing is shown of it yet
 ):
     "The whole job, step by step."
     from segtune.training.progress import progress
     project = next(p for n in range(1, 1000) if not (p := Path(f'{folder}-{n}' if n>1 else folder)).exists())
     base = demo_model(bundled_model)
     model,takes = (base, 'a few minutes') if base==smollm2 else ('The bundled model', 'about a minute')
-    write([f'{model} learns to say in one line what a Python function does.',
-           f'This takes {takes} on a CPU. All files go to {project}.'])
+    _sentence(f'{model} learns to say in one line what a Python function does.')
+    _sentence(f'This takes {takes} on a CPU. All files go to {project}.')
     _heading('data: functions of your Python, and what their authors say they do')
     with progress('reading the standard library'): written = write_starter(project, base, max_steps=max_steps)
-    for name,n in written.items(): say(f'{project}/data/{name}.jsonl: {counted(n, "row")}')
+    for name,n in written.items(): _say(f'{project}/data/{name}.jsonl: {counted(n, "row")}')
     _heading('a row: masked text has the label -100')
     _show_row(project)
     _heading('preprocess: tokens and labels for all rows')
-    cfg = _train(project, log)
+    cfg = _train(project, log, waiting)
     _heading('answers for functions from modules that were not trained on')
     _answers(project, cfg)
     _heading('next')

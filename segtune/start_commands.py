@@ -10,7 +10,7 @@ import json, shlex, shutil, sys, textwrap
 from typing import Annotated, Optional
 import typer
 from .console import ConfigPath, Overrides, command
-from .output import say, write_notes
+from .output import say, waiting, write_notes
 from .segments import ConfigError, SegtuneError
 
 # %% ../nbs/25_start_commands.ipynb #58b5d54e
@@ -40,7 +40,7 @@ def demo(
     bundled:Annotated[bool, typer.Option('--bundled', help='Use the bundled model even if SmolLM2 is there')]=False):
     "Show the whole job: data, tokens, training, answers."
     from segtune.demo import run_demo
-    run_demo(directory, bundled_model=bundled)
+    run_demo(directory, bundled_model=bundled, waiting=waiting)
 
 # %% ../nbs/25_start_commands.ipynb #70a9099f
 _families = {
