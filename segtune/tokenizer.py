@@ -358,6 +358,7 @@ def fingerprint(self:FastTokenizer)->str: # 64 hexadecimal digits
     "A hash of the tokenizer's contents."
     if not hasattr(self, '_fingerprint'):
         whole = [self.spec, self.names, self.chat_template]
-        text = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+        try: text = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+        except TypeError as e: raise unreadable(e, self.source) from None
         self._fingerprint = hashlib.sha256(text).hexdigest()
     return self._fingerprint

@@ -137,6 +137,7 @@ OTHERS = {
     "encoder.Encoder.__init__.boundary": "there is no format that could say it", "pieces.row2pieces.boundary": "the same",
     "formats.base.guard_special.boundary": "the same", "formats.base.FormatContext.boundary": "the same",
     "formats.base.Format.boundary": "what a format sets", "data.formats.RowFormat.special_in_data": "what the type sets",
+    "formats.base.FormatContext.special_in_data": "the same",
     "formats.base.FormatContext.sequence_len": "no limit",
     "data.formats.find_format.sequence_len": "no limit", "look.page.overview_html.sequence_len": "no line in the picture",
     "look.report.write_report.sequence_len": "the same", "look.stats.totals.sequence_len": "the same",
