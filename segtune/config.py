@@ -41,6 +41,7 @@ class SourceKeys(BaseModel):
     weight:Positive|None = opt(None, 'Share of the mixture, relative to the weights of the other datasets', own)
     version:str|int|float|None = opt(
         None, "Version of your own function, to set by hand where what it reads cannot be followed", own)
+    key:str|int|float|None = opt(None, 'The same as `version`', own)
 
 # %% ../nbs/15_config.ipynb #301b6f8d
 class TemplateKeys(BaseModel):
@@ -101,7 +102,7 @@ class DatasetEntry(SourceKeys, OptionKeys):
     @property
     def options(self)->dict: # Also those that no format knows, which will say so
         "What is handed to the format."
-        known = {k:v for k in (*OptionKeys.model_fields, 'version') if (v := getattr(self, k)) is not None}
+        known = {k:v for k in (*OptionKeys.model_fields, 'version', 'key') if (v := getattr(self, k)) is not None}
         return {**known, **{k:v for k,v in (self.model_extra or {}).items() if v is not None}}
 
 # %% ../nbs/15_config.ipynb #2fb8e0cf

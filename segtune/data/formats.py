@@ -163,7 +163,8 @@ _variables = ('an object of variables, other than messages and add_generation_pr
               lambda o: _object(o, key=lambda k: isinstance(k, str) and k not in ('messages','add_generation_prompt')))
 _version = ('a text or a number', lambda o: isinstance(o, (str,int,float)))
 _kinds = dict(split_thinking=_flag, drop_system_message=_flag, strict=_flag, roles_to_train=_list, eot_tokens=_list,
-              message_property_mappings=_names, roles=_roles, chat_template_kwargs=_variables, version=_version)
+              message_property_mappings=_names, roles=_roles, chat_template_kwargs=_variables, version=_version,
+              key=_version)
 
 # %% ../../nbs/data/00_formats.ipynb #9a11ce09
 def _check_options(f, options):

@@ -7,7 +7,7 @@ __all__ = ['write_manifest', 'read_manifest', 'PreparedSet', 'prepared_sets', 'r
            'what_is_known']
 
 # %% ../../nbs/data/16_manifest.ipynb #5b000004
-import json, shutil
+import json, shutil, sys
 from datetime import datetime
 from os import PathLike
 from pathlib import Path, PurePath
@@ -16,7 +16,8 @@ from .. import __version__
 from .cache import key_of, locked, writing
 from .shards import Source, default_options
 from ..formats.base import formats
-from ..formats.functions import function_outline, load_function
+from ..formats.following import function_outline
+from ..formats.functions import load_function
 from ..hints import counted
 from ..storage import write_json
 
@@ -207,10 +208,11 @@ def nearest(
     return min(found, key=lambda o: len(o[1]), default=None)
 
 # %% ../../nbs/data/16_manifest.ipynb #5b000028
-def _function_of(fmt): # the user's function behind a format, and where its files lie; or None
+def _function_of(fmt): # the user's function behind a format, where its files lie, and where it was found; or None
     asked,beside = ((fmt.recipe or {}).get(k) for k in ('type','beside'))
-    if isinstance(asked, str) and fmt.name not in formats and '.' in asked: asked = load_function(asked, beside)
-    return (asked, beside) if callable(asked) else None
+    module = asked.rpartition('.')[0] if isinstance(asked, str) else ''
+    if module and fmt.name not in formats: asked = load_function(asked, beside)
+    return (asked, beside, sys.modules.get(module)) if callable(asked) else None
 
 def what_is_known(
     sources:list[Source], # In order
