@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from test_manifest import entry, make, text
 
 from segtune.data.lineage import read_rows
 from segtune.formats.following import function_identity
 from segtune.project import Project
-from test_manifest import entry, make, text
 
 CLEAN = "def clean(row): return [(row['q'], False), (row['a']+end(), True)]\n"
 END = "def end(): return '.'\n"
