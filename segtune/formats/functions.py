@@ -40,6 +40,7 @@ def _forget_others(folder): # all of them, if one is another: they may use one a
         del sys.modules[name]
         for f in [file, *named_in.pop(str(file), ())]: loaded.pop(str(f), None)
 
+# %% ../../nbs/formats/10_functions.ipynb #f6a0c0d2
 def _import(name, folder): # a module, looked for in `folder` first
     _forget_others(folder)
     before = {*sys.modules}
