@@ -81,7 +81,7 @@ def lint_shards(
 )->Iterator[Shard]: # In order
     "Encode all sources, and show every row to a linter."
     for shard,encoder in iter_encoded(sources, tokenizer, options, spans=spans):
-        linter.add(shard.batch, shard.places, shard.kept, encoder)
+        linter.add(shard.batch, shard.where, shard.kept, encoder)
         yield shard
 
 # %% ../../nbs/data/20_findings.ipynb #3ef25d58

@@ -115,8 +115,12 @@ class Shard(NamedTuple):
     origin:np.ndarray # int64, one per encoded row: which of `read` it was made from
 
     @property
-    def places(self)->list[str]: # `file:line` of every encoded row
-        return [f'{self.read[o].name}:{self.read[o].line}' for o in self.origin.tolist()]
+    def where(self)->list[tuple[str,int]]: # File and line of every encoded row
+        return [self.read[o][1:3] for o in self.origin.tolist()]
+
+    @property
+    def places(self)->list[str]: # The same as `file:line`
+        return [f'{name}:{line}' for name,line in self.where]
 
     @property
     def arrays(self)->tuple: # Lengths, ids, labels, source numbers and lines of the rows that stay

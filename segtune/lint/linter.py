@@ -95,7 +95,7 @@ def findings(self:Linter)->list[Finding]: # Errors first
 @patch
 def add(self:Linter,
     batch:EncodedBatch, # Encoded rows
-    places:list[str]|None=None, # `file:line` of every row
+    places:list[str|tuple]|None=None, # `file:line` of every row, or file and line apart
     kept:np.ndarray|None=None, # New length of every row, 0 if dropped; None: as `sequence_len` says
     encoder:Encoder|None=None, # If another one made this batch
 )->Linter:
@@ -125,7 +125,8 @@ def finish(self:Linter,
     "Compare the rows, and give all findings."
     s = self._seen.join()
     self._stay = s.alive.copy()
-    s.hold_out(self._held, np.flatnonzero(s.alive)[np.array(list(held_out), np.int64)])
+    numbers = np.array(list(held_out), np.int64)
+    s.hold_out(self._held, numbers if s.alive.all() else np.flatnonzero(s.alive)[numbers])
     s.notes = self.context.encoder.tok.notes
     self._of_set = Counter(),[],{}
     for r in self.rules:

@@ -225,6 +225,7 @@ def apply_rule(
 )->tuple[np.ndarray,list[Finding]]: # Every row that breaks it, and findings for the first of them
     "Run one rule."
     rows,explain = rule.find(facts)
+    if not len(rows): return np.zeros(0, np.int64), []
     rows = np.unique(np.asarray(rows, np.int64))
     if rule.scope!='every': rows = rows[facts.alive[rows]]
     told = [(int(i), *explain(int(i))) for i in rows[:most]]
