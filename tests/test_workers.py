@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from segtune.data.findings import prepare_and_lint
 from segtune.data.formats import RowFormat, find_format
 from segtune.data.shards import Source
 from segtune.data.sources import Rows, find_rows
-from segtune.data.workers import packed, pooled
+from segtune.data.workers import Worker, packed, pooled
 from segtune.formats.base import FormatContext, note
 from segtune.models import bundled
 from segtune.segments import ConfigError, DataError, Segment
@@ -430,6 +431,41 @@ def test_a_job_that_cannot_be_sent_is_done_here(tmp_path):
     def unsendable(row): return [(next(generator), False), (row['a'], True)]
     p = prepare_and_lint(sources(d, tok, unsendable), tok, d/'out', dataset_num_proc=2)
     assert p.count.rows == 50
+
+
+def _called_at_once(worker, tasks, threads=4): # what comes of each call: its result, or the type of its error
+    def call(task):
+        try: return worker(task)
+        except Exception as e: return type(e)
+    with ThreadPoolExecutor(threads) as pool: return list(pool.map(call, tasks, timeout=60))
+
+
+def test_calls_of_several_threads_get_their_own_results():
+    "whoever reads a result, and however large the tasks and the results are"
+    worker = Worker(packed(lambda o: (len(o), o)))
+    tasks = [b'x'*n for n in (0, 10, 3_000_000, 70_000)*10]
+    assert _called_at_once(worker, tasks) == [(len(o), o) for o in tasks]
+    worker.stop()
+
+
+def test_a_worker_that_dies_ends_every_call_that_waits_for_it():
+    def job(i):
+        if i == 5: os.kill(os.getpid(), signal.SIGKILL)
+        return i
+    worker = Worker(packed(job))
+    found = _called_at_once(worker, range(12))
+    assert set(found[5:]) == {ChildProcessError} and all(o in (i, ChildProcessError) for i, o in enumerate(found))
+    worker.stop()
+
+
+def test_an_error_stands_for_its_own_task_only():
+    def job(i):
+        if i % 3 == 1: raise DataError(f'task {i} is wrong')
+        if i % 3 == 2: raise KeyError(i)
+        return i
+    worker = Worker(packed(job))
+    assert _called_at_once(worker, range(9)) == [0, DataError, RuntimeError]+[3, DataError, RuntimeError]+[6, DataError, RuntimeError]
+    worker.stop()
 
 
 def test_rows_are_read_only_a_few_shards_ahead(tmp_path):

@@ -10,9 +10,10 @@ __all__ = ['in_order', 'send', 'tried', 'unpacked', 'streams_of', 'serve', 'comm
 import errno, json, os, pickle, signal, subprocess, sys, traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
-from threading import Thread
+from queue import Queue, SimpleQueue
+from threading import Lock, Thread
 from time import sleep
+from fastcore.basics import patch
 from ..segments import SegtuneError
 
 # %% ../../nbs/data/14_workers.ipynb #5af00011
@@ -80,17 +81,30 @@ def streams_of(
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     return tasks, results
 
+# %% ../../nbs/data/14_workers.ipynb #5af00a25
+def _read_on(file, ready): # until the process at the other end is gone
+    code = 0
+    try:
+        while True: ready.put(pickle.load(file))
+    except (EOFError, OSError, pickle.UnpicklingError): pass
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os._exit(code)
+
 def serve(
     parent:int, # The process at the other end of the standard streams
 ):
     "Work for another process, until it is gone."
     tasks,results = streams_of(parent)
+    ready = Queue(1)
+    Thread(target=_read_on, args=(tasks, ready), daemon=True).start()
+    job = unpacked(ready.get())
     try:
-        job = unpacked(pickle.load(tasks))
         while True:
-            results.write(tried(job, pickle.load(tasks)))
+            results.write(tried(job, ready.get()))
             results.flush()
-    except (EOFError, OSError, pickle.UnpicklingError): os._exit(0)
+    except OSError: os._exit(0)
 
 # %% ../../nbs/data/14_workers.ipynb #1278a06f
 def command_for(
@@ -103,6 +117,7 @@ def command_for(
     return [sys.executable, '-c', f'{program}; {function}(int(sys.argv[2]))', *arguments]
 
 # %% ../../nbs/data/14_workers.ipynb #5af00023
+_gone = EOFError,OSError,ValueError,pickle.UnpicklingError # what the pipes of a process that ended raise
 _one_thread = dict(TOKENIZERS_PARALLELISM='false', RAYON_NUM_THREADS='1', OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
 
 class Worker:
@@ -113,16 +128,7 @@ class Worker:
         how = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         command = command_for('segtune.data.workers', 'serve')
         self.process,self.job = subprocess.Popen(command, env={**os.environ, **_one_thread}, **how),job
-
-    def __call__(self, task): # the result
-        try:
-            if self.job is not None: send(self.process.stdin, self.job)
-            self.job = None
-            send(self.process.stdin, task)
-            worked,result = pickle.load(self.process.stdout)
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError): raise self.death() from None
-        if not worked: raise result
-        return result
+        self.sending,self.receiving,self.waiting = Lock(),Lock(),deque()
 
     def stop(self):
         self.process.kill()
@@ -131,15 +137,41 @@ class Worker:
             try: pipe.close()
             except OSError: pass
 
+# %% ../../nbs/data/14_workers.ipynb #5af00a27
+@patch
+def _send(self:Worker, task): # where its result will be put
+    with self.sending:
+        if self.job is not None: send(self.process.stdin, self.job)
+        send(self.process.stdin, task)
+        self.job,mine = None,SimpleQueue()
+        self.waiting.append(mine)
+        return mine
+
+@patch
+def _receive(self:Worker): # one result, for who has waited longest
+    with self.receiving:
+        try: worked,got = pickle.load(self.process.stdout)
+        except _gone: worked,got = False,self.death()
+        except Exception as e: worked,got = False,e
+        self.waiting.popleft().put((worked, got))
+
+@patch
+def __call__(self:Worker, task): # the result
+    try: mine = self._send(task)
+    except _gone: raise self.death() from None
+    self._receive()
+    worked,result = mine.get()
+    if not worked: raise result
+    return result
+
 # %% ../../nbs/data/14_workers.ipynb #5af00024
-def _death(self): # the error for a worker that ended
+@patch
+def death(self:Worker): # the error for a worker that ended
     code = self.process.wait()
     how = f'ended with code {code}' if code>=0 else f'was killed ({signal.Signals(-code).name})'
     why = ', as the system does when memory runs out' if code==-signal.SIGKILL else ''
     message = f'{how}{why}. Nothing was kept. Run again, with a smaller dataset_num_proc if memory ran out'
     return ChildProcessError(errno.ECHILD, message, 'a worker process')
-
-Worker.death = _death
 
 # %% ../../nbs/data/14_workers.ipynb #5af00031
 def packed(
@@ -154,17 +186,17 @@ def pooled(
     job:bytes, # From `packed`
     tasks:Iterable, # What can be pickled, in order
     workers:int, # Processes
-    ahead:int=2, # The most tasks under way, for each worker
+    ahead:int=3, # The most tasks under way, for each worker
 )->Iterator: # Results, in order
     "Call a function with every task, in several processes."
     from concurrent.futures import ThreadPoolExecutor
     pool,idle = [Worker(job) for _ in range(workers)],SimpleQueue()
-    for w in pool: idle.put(w)
+    for w in pool*2: idle.put(w)
     def run(task):
         worker = idle.get()
         try: return worker(task)
         finally: idle.put(worker)
-    threads = ThreadPoolExecutor(workers)
+    threads = ThreadPoolExecutor(2*workers)
     try: yield from in_order(lambda task: threads.submit(run, task), lambda f: f.result(), tasks, ahead*workers)
     finally:
         for w in pool: w.stop()
