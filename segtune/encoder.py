@@ -7,6 +7,7 @@ __all__ = ['encode_pieces', 'Encoder', 'TokenRow', 'format_encoder']
 
 # %% ../nbs/11_encoder.ipynb #b6e840b1
 from itertools import accumulate, chain
+from operator import itemgetter
 from weakref import WeakKeyDictionary
 import numpy as np
 from fastcore.basics import patch
@@ -40,7 +41,7 @@ def _flat_encoder(tok, prefix, special): # the one for this form of the tokenize
         spelled = None if tok.is_lossy else lambda: tok.token_bytes
         how = _own_form(tok, prefix, special)
         if tok.prefix_is_space: how |= _shared_form(tok, prefix, special, known.setdefault('loaded', {}))
-        known[prefix,special] = FlatEncoder(tok.variant(prefix, special), spelled, prefix, **how)
+        known[prefix,special] = FlatEncoder(tok.variant(prefix, special), spelled, prefix, tok.fast_from, **how)
     return known[prefix,special]
 
 def _encode_texts(tok, prefix, special, texts, spans): # (flat ids, tokens of each text, offsets in it or None)
@@ -68,14 +69,17 @@ def _encode_unique(tok, texts, spans): # {(prefix, special): texts} -> their ids
 def _nothing(spans): return np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0,2), np.int64) if spans else None
 
 # %% ../nbs/11_encoder.ipynb #282560e7
+_text_of,_form_of = itemgetter(0),itemgetter(3, 2)
+
 def _numbered(pieces): # ({(prefix, special): its texts}, the number of each piece's text among all of them)
-    texts,which = {},[]
-    for text,_,special,prefix,*_ in pieces:
-        known = texts.get((prefix,special))
-        if known is None: known = texts[prefix,special] = {}
-        which.append((known, known.setdefault(text, len(known))))
-    before = dict(zip(map(id, texts.values()), accumulate(map(len, texts.values()), initial=0)))
-    return texts, np.fromiter((before[id(known)]+i for known,i in which), np.int64, len(which))
+    forms,all_texts = [*map(_form_of, pieces)],[*map(_text_of, pieces)]
+    texts,which,before = {},np.zeros(len(pieces), np.int64),0
+    for form in dict.fromkeys(forms):
+        at = [i for i,o in enumerate(forms) if o==form]
+        known = texts[form] = {}
+        which[at] = [before+known.setdefault(all_texts[i], len(known)) for i in at]
+        before += len(known)
+    return texts, which
 
 def encode_pieces(
     tok, # A `FastTokenizer`

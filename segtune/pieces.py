@@ -36,6 +36,7 @@ def one_label(
 _label_of,_special_of = attrgetter('label'),attrgetter('special')
 
 def _special_spans(tok, segments): # the special tokens of a row, in its characters
+    if all(map(_special_of, segments)): return tok.cut_special(''.join([s.text for s in segments]))
     out,at = [],0
     for special,run in groupby(segments, _special_of):
         text = ''.join([s.text for s in run])

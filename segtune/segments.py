@@ -141,6 +141,15 @@ def _check_surrogates(text, field, at):
         raise DataError(f'{msg} Write the whole character, or remove it.', field=field, **at) from None
 
 # %% ../nbs/01_segments.ipynb #01b88b28
+def _plain_segment(s): # None: it has not just a text and a label
+    if type(s) is not dict or len(s)!=2: return None
+    text,label = s.get('text'),s.get('label')
+    return Segment(text, label) if type(text) is str and type(label) is bool else None
+
+def _other_segment(s, i, at):
+    _check(s, i, at)
+    return _rare_segment(s)
+
 def row2segments(
     row:dict, # `{"segments": [{"text": str, "label": bool}, ...]}`; other columns are ignored
     source:str|None=None, # File the row came from, for errors
@@ -149,10 +158,9 @@ def row2segments(
     "The checked segments of `row`."
     at,out = dict(source=source, row=line),[]
     for i,s in enumerate(_listed(row, at)):
-        plain = type(s) is dict and len(s)==2 and type(s.get('text')) is str and type(s.get('label')) is bool
-        if not plain: _check(s, i, at)
-        if not s['text'].isascii(): _check_surrogates(s['text'], 'text', dict(at, segment=i))
-        out.append(Segment(**s) if len(s)==2 else _rare_segment(s))
+        made = _plain_segment(s) or _other_segment(s, i, at)
+        if not made.text.isascii(): _check_surrogates(made.text, 'text', dict(at, segment=i))
+        out.append(made)
     return out
 
 # %% ../nbs/01_segments.ipynb #2d2b78e7
@@ -172,10 +180,11 @@ def merge_segments(
     "Join neighbours with the same label, and drop empty texts."
     out,last = [],None
     for s in segments:
-        if not s.text: continue
-        if s[1:3]==last and not s.fresh: out[-1].append(s.text)
-        else: out.append([s,s.text])
-        last = s[1:3]
+        text,label,special,_,fresh = s
+        if not text: continue
+        if (label, special)==last and not fresh: out[-1].append(text)
+        else: out.append([s,text])
+        last = label,special
     return [o[0] if len(o)==2 else o[0]._replace(text=''.join(o[1:])) for o in out]
 
 # %% ../nbs/01_segments.ipynb #88726bbf

@@ -128,6 +128,7 @@ class FastTokenizer:
         self.adds_bos,self._variants = _adds_bos(spec, self.names, adds_bos),{}
         self.adds_prefix_space = any(_unprefixed(self.spec[k])!=self.spec[k] for k in ('normalizer','pre_tokenizer'))
         self.prefix_after_special = _prefix_after_special(self.spec)
+        self._cut,self.fast_from = None,500_000 # characters to encode before a faster library is worth loading
 
     bos = property(lambda self: self.names.get('bos_token'), doc='Text of the token that begins a sequence, or None.')
     eos = property(lambda self: self.names.get('eos_token'), doc='Text of the token that ends a sequence, or None.')
@@ -172,7 +173,7 @@ def __getstate__(self:FastTokenizer): # for a pickle
 
 @patch
 def __setstate__(self:FastTokenizer, state):
-    self.__dict__.update(state, spec=orjson.loads(state['spec']), _variants={})
+    self.__dict__.update(state, spec=orjson.loads(state['spec']), _variants={}, _cut=None)
 
 # %% ../nbs/07_tokenizer.ipynb #e7e5e714
 @patch
@@ -234,20 +235,23 @@ def _library_cutter(added): # a tokenizer that gives each stretch between specia
     cut.add_tokens([AddedToken(t['content'], **{k:t[k] for k in flags}) for t in added])
     return partial(_library_spans, any_of(t['content'] for t in added), cut)
 
-def _cutter(tok): # a function text -> spans of special tokens; it goes to other processes with the tokenizer
+def _nowhere(text): return []
+
+def _cutter(tok): # a function text -> spans of special tokens
+    if tok.prefix_after_special=='none': return _nowhere
     every = tok.prefix_after_special=='all'
     added = [t for t in tok.spec['added_tokens'] if every or not t['normalized']]
     odd = any(t['single_word'] or t['lstrip'] or t['rstrip'] for t in added)
     if odd or len({t['normalized'] for t in added})>1: return _library_cutter(added)
     return partial(_plain_spans, any_of(t['content'] for t in added))
 
+# %% ../nbs/07_tokenizer.ipynb #3926b102
 @patch
 def cut_special(self:FastTokenizer,
     text:str, # Any text
 )->list[tuple[int,int]]: # `(start, end)` in characters, end excluded
     "The special tokens after which the invented space comes back."
-    if self.prefix_after_special=='none': return []
-    if not hasattr(self, '_cut'): self._cut = _cutter(self)
+    if self._cut is None: self._cut = _cutter(self)
     return self._cut(text)
 
 # %% ../nbs/07_tokenizer.ipynb #e65e2887

@@ -42,7 +42,7 @@ def check_text(
 ):
     "Refuse text that is no text."
     for s in segments:
-        if (found := _surrogate(s.text)) is None: continue
+        if s.text.isascii() or (found := _surrogate(s.text)) is None: continue
         message = f'there is a lone surrogate, {found[1]!a}, which is not text.'
         raise DataError(f'{message} Write the whole character, or remove it.', field=_field_with(row, found[1]), **at)
 

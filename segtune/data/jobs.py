@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import NamedTuple
 from fastcore.basics import patch
 from ..encoder import Encoder, format_encoder
-from .files import sift
+from .files import make_of
 from ..options import RowOptions
 from ..segments import DataError, SegtuneError
 from .shards import PrepareStats, SeenRows, Shard, ShardRow, Source
@@ -69,14 +69,10 @@ class WrongRow(DataError):
     number = 0
 
 def _formatted(fmt, k, name, rows): # the rows of source `k`, wrong ones in their places
-    wrong = []
-    def tell(line, e): wrong.append(ShardRow(k, name, line, [], e.message))
-    read = ((line, row) for _,line,row in rows)
-    for line,segments in sift(read, lambda line,row: fmt(row, name, line), 'skip', tell, name):
-        yield from wrong
-        wrong.clear()
-        yield ShardRow(k, name, line, segments)
-    yield from wrong
+    def make(line, row): return fmt(row, name, line)
+    for _,line,row in rows:
+        try: yield ShardRow(k, name, line, make_of(line, row, make, name))
+        except DataError as e: yield ShardRow(k, name, line, [], e.message)
 
 def name_wrong_rows(
     source:Source, # Has a wrong row
@@ -128,7 +124,7 @@ def result(self:ShardJob,
     encoder = self.encoders[shard.read[0].source]
     linter = self.linter.fresh()
     linter.context = self._contexts.get(id(encoder), linter.context) # its tables are made once
-    linter.add(shard.batch, shard.places, shard.kept, encoder)
+    linter.add(shard.batch, shard.where, shard.kept, encoder)
     self._contexts[id(encoder)] = linter.context
     return ShardResult(shard.arrays, shard.count, linter)
 
@@ -141,6 +137,8 @@ def __call__(self:ShardJob,
     return shard if self.options.dataset_exact_deduplication else self.result(shard)
 
 # %% ../../nbs/data/12_jobs.ipynb #5ae00011
+_number_of = itemgetter(0)
+
 class SentJob:
     "A job that is done in another process: what was noted there comes back too."
     def __init__(self,
@@ -148,7 +146,7 @@ class SentJob:
     ): self.job = job
 
     def __call__(self, rows): # the result, the notes of each format, and those of tokenizers
-        formats = {id(f):(k, f) for k in {k for k,_,_ in rows} for f in [self.job.formats[k]]}
+        formats = {id(f):(k, f) for k in set(map(_number_of, rows)) for f in [self.job.formats[k]]}
         for _,f in formats.values(): f.noted.clear()
         made = self.job(rows)
         if getattr(made, 'linter', None) is not None: made.linter.context = None

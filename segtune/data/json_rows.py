@@ -132,7 +132,7 @@ def _n_keys(values, level=0):
             inner = o.values()
             n += len(o)
             if level+1>=_deepest or not _all_flat(map(type, inner)): n += _n_keys(inner, level+1)
-        elif kind is list: n += 0 if _all_flat(map(type, o)) else _n_keys(o, level+1)
+        elif kind is list: n += _n_keys(o, level+1)
         elif kind is float and abs(o)>=_too_large: n += _unsure
     return n
 
@@ -140,7 +140,7 @@ def _n_keys(values, level=0):
 _key_ends = re.compile(rb'"[ \t\r\n]*:').findall
 
 def _most_keys(line): # of all objects in the text, cheaply
-    spaced = b' :' in line or b'\t' in line or b'\r' in line[:-2] # may space stand between a key and its colon?
+    spaced = b' :' in line or b'\t' in line or line.find(b'\r', 0, -2)>=0 # may space stand between a key and its colon?
     return len(line) if spaced else line.count(b'":')
 
 def _exact_keys(line): # nearly: a text that begins with a colon still counts

@@ -7,10 +7,10 @@ __all__ = ['token_modules', 'token_libraries', 'default_workers', 'Writer', 'key
            'shard_results', 'about_rows', 'with_progress', 'prepare', 'sample_rows', 'held_out_rows', 'train_val_split']
 
 # %% ../../nbs/data/17_prepare.ipynb #98f7fd1a
-import gc, json, math, os, sys
+import json, math, os, sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from os import PathLike, fspath
@@ -27,7 +27,7 @@ from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, tak
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
 from .stamps import FileStamps, check_unchanged
 from ..storage import to_arrow, write_json
-from .tasks import ReadingJob, read_task, shard_tasks
+from .tasks import ReadingJob, few_collections, read_task, shard_tasks
 from .workers import n_workers, packed, pooled
 
 # %% ../../nbs/data/17_prepare.ipynb #880c4562
@@ -197,7 +197,7 @@ def _empty(count, sources):
     raise DataError(f'no rows are left to train on: {why}. {what}', source=names)
 
 # %% ../../nbs/data/17_prepare.ipynb #ea929497
-default_workers = WorkerOptions()
+default_workers,_much = WorkerOptions(),2_000_000 # bytes
 
 def _size(sources): # bytes of all files
     def one(path):
@@ -206,7 +206,9 @@ def _size(sources): # bytes of all files
     return sum(one(f) for s in sources for f in s.rows.files)
 
 def _made(job, sources, o): # what the job makes of each shard, in order
-    away,workers = o.dataset_engine=='ray',n_workers(o.dataset_num_proc, _size(sources))
+    away,size = o.dataset_engine=='ray',_size(sources)
+    workers = n_workers(o.dataset_num_proc, size)
+    if size>_much: job.encoders[0].tok.fast_from = 0
     sent = packed(ReadingJob(SentJob(job))) if away or workers>1 else None
     if away and sent is None:
         message = "ray cannot be used: the format's function cannot be sent to another machine. Leave it out."
@@ -257,17 +259,10 @@ def with_progress(
     return shown()
 
 # %% ../../nbs/data/17_prepare.ipynb #ea92949b
-@contextmanager
-def _few_collections(): # while rows are made: they are many small objects, and none of them holds itself
-    before = gc.get_threshold()
-    if 0<before[0]<50_000: gc.set_threshold(50_000, *before[1:])
-    try: yield
-    finally: gc.set_threshold(*before)
-
 def _make(d, key, sources, job, o): # the files of a dataset but the manifest; returns the count
     writer,count = Writer(d),PrepareStats()
     try:
-        with _few_collections(), closing(shard_results(job, sources, o)) as results:
+        with few_collections(), closing(shard_results(job, sources, o)) as results:
             for made in with_progress(results, sources):
                 if job.linter: job.linter.merge(made.linter)
                 if made.count.rows: writer.write(*made.arrays)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
+from operator import attrgetter
 from string import Formatter
 from typing import NamedTuple
 from ..pieces import find_boundary
@@ -198,6 +199,8 @@ def _literal(s, pattern): # `s` with each special text in it as a segment that i
     return [o._replace(fresh=s.fresh and i==0) for i,o in enumerate(o for o in out if o.text)]
 
 # %% ../../nbs/formats/00_base.ipynb #3e835207
+_is_data = attrgetter('data')
+
 def guard_special(
     segments:list[Segment], # A row
     special:tuple, # Texts that become control tokens
@@ -206,7 +209,7 @@ def guard_special(
     boundary='split', # How the rows are cut: a name, or a `Boundary`
 )->list[Segment]:
     "The row with control text in its data treated as chosen."
-    if choice=='parse': return segments
+    if choice=='parse' or not any(map(_is_data, segments)): return segments
     pattern,boundary,out = _special_pattern(special),find_boundary(boundary),[]
     for s in segments:
         m = pattern.search(s.text) if s.data and s.special else None
