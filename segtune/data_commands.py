@@ -299,6 +299,7 @@ def cache(action:Annotated[str, typer.Argument(help='list, explain or clear', me
     from segtune.data.manifest import prepared_sets, remove_set
     if action not in ('list','explain','clear'):
         raise ConfigError(f'expected list, explain or clear, got {action!r}.', source='cache')
+    if everything and action!='clear': raise ConfigError(f'is for clear. Remove it from {action}.', source='--all')
     project = open_project(config, set)
     dir = project.cfg.dataset_prepared_path
     sets = prepared_sets(dir)

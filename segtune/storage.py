@@ -57,6 +57,7 @@ def writing(
     try: yield
     except OSError as e:
         todo = 'Free some space there, or' if e.errno in disk_full else 'Make it writable, or'
+        if e.errno in (errno.EEXIST, errno.ENOTDIR): todo = 'Remove the file that is in its place, or'
         why = os.strerror(e.errno) if e.errno else str(e)
         raise OSError(e.errno, f'cannot be written: {why}. {todo} {instead}', fspath(path)) from None
 

@@ -228,6 +228,8 @@ def test_the_command_line_says_why_and_lists_explains_and_clears(tmp_path):
     assert os.listdir(d/'last_run_prepared') == []
     wrong = run(d, 'cache', 'drop', 'config.yml')
     assert wrong.returncode == 2 and "expected list, explain or clear, got 'drop'" in wrong.stderr
+    wrong = run(d, 'cache', 'list', 'config.yml', '--all')
+    assert wrong.returncode == 2 and '--all: is for clear. Remove it from list.' in wrong.stderr
 
 
 def test_what_is_being_made_is_not_removed(tmp_path):

@@ -671,3 +671,22 @@ def test_a_tokenizer_with_dropout_gives_the_same_tokens_each_time(tmp_path):
         return [ids.tolist() for ids, _ in read_rows(p.path, list(range(20)))]
     dice = load_tokenizer(tmp_path/'dice')
     assert ids(dice, 'one') == ids(dice, 'two') == ids(make_tokenizer('mistral'), 'three')
+
+
+@pytest.mark.parametrize('kind', ['file', 'link to nothing', 'link to a directory'])
+def test_whatever_is_in_the_place_of_a_dataset_goes_and_leaves_nothing_behind(tmp_path, kind):
+    make = lambda: prepare([copies(tmp_path, 5)], make_tokenizer('gpt2'), tmp_path/'out')
+    path = make().path
+    shutil.rmtree(path)
+    if kind == 'file': path.write_text('x')
+    else: path.symlink_to(tmp_path/'nowhere' if kind == 'link to nothing' else tmp_path)
+    p = make()
+    assert not p.from_cache and make().from_cache and os.listdir(tmp_path/'out') == [path.name] and not path.is_symlink()
+
+
+def test_what_older_versions_left_behind_goes_too(tmp_path):
+    make = lambda n: prepare([copies(tmp_path, n)], make_tokenizer('gpt2'), tmp_path/'out')
+    path = make(5).path
+    (tmp_path/'out'/f'.making-{path.name}.old').write_text('x')
+    make(6)
+    assert sorted(os.listdir(tmp_path/'out')) == sorted([path.name, make(6).path.name])

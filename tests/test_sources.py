@@ -286,6 +286,26 @@ def test_a_listed_row_goes_from_every_source_that_reads_it(tmp_path):
     assert dropped(tmp_path, '', first) == [first]
 
 
+@pytest.mark.parametrize('how', [dict(max_rows=3), dict(skip=8), dict(shards=4), dict(split='train[5:]')])
+def test_a_listed_row_that_is_not_read_anyway_is_said_and_no_error(tmp_path, how):
+    "as when some rows are tried first"
+    ten(tmp_path)
+    sources = find_rows(str(tmp_path/'ten.jsonl'), **how)
+    read = {n for r in sources for n, _ in r}
+    out = dropped(tmp_path, ''.join(f'ten.jsonl:{i}\n' for i in (2, 9, 10)), *sources)
+    assert [n for r in out for n, _ in r] == sorted(read-{2, 9, 10})
+    absent = sorted({2, 9, 10}-read)
+    assert any(f'{len(absent)} row' in o and f'not read anyway: {", ".join(map(str, absent))}' in o for o in out[0].notes)
+
+
+def test_a_place_may_be_listed_with_what_the_report_says_of_it(tmp_path):
+    ten(tmp_path)
+    ten(tmp_path, 'a: b.jsonl')
+    sources = [*find_rows(str(tmp_path/'ten.jsonl')), *find_rows(str(tmp_path/'a: b.jsonl'))]
+    first, last = dropped(tmp_path, '  ten.jsonl:2: dropped: too long, 1,024 tokens\na: b.jsonl:3\na: b.jsonl:4: empty\n', *sources)
+    assert [[n for n, _ in r] for r in (first, last)] == [[1, *range(3, 11)], [1, 2, *range(5, 11)]]
+
+
 @pytest.mark.parametrize('text, said', [('ten.jsonl:11', 'no row .*ten.jsonl:11 is read'), ('\nten.jsonl:3\nten.jsonl:0', 'drop.txt:3: no row'), ('tem.jsonl:1', "'tem.jsonl' is none of the sources.*such as .*ten.jsonl"),
                                         ('ten.jsonl', 'drop.txt:1: expected a place'), ('ten.jsonl:x', 'expected a place'), ('ten.jsonl:3 too long', 'expected a place'), ('same.jsonl:1', 'may be .*one/same.jsonl or .*two/same.jsonl'),
                                         ('\xff', 'UTF-8')])
@@ -332,6 +352,12 @@ def test_choices_of_a_config_decide_rows_key_and_notes(tmp_path, monkeypatch):
     assert project(tmp_path, datasets=[entry('a'), entry('b')], drop='drop.txt').prepared.count.rows == 18
     Path('drop.txt').write_text('# another comment\n\na.jsonl:4\n')
     assert project(tmp_path, datasets=[entry('a'), entry('b')], drop='drop.txt').prepared.from_cache
+
+
+def test_a_shard_of_no_shards_is_said(tmp_path):
+    ten(tmp_path)
+    r, = find_rows(str(tmp_path/'ten.jsonl'), shards_idx=1)
+    assert r.count() == 10 and 'shards_idx is left out, since shards is not given' in r.notes[0]
 
 
 def test_rows_of_test_datasets_can_be_dropped_too(tmp_path, monkeypatch):

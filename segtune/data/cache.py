@@ -130,9 +130,13 @@ def _lock_of(target): return target.with_name(f'.making-{target.name}.lock')
 def _begun(root): # what somebody began and did not end
     return {p.with_name(p.stem.removeprefix('.making-')) for p in root.glob('.making-*.*')}
 
+def _remove(path): # a directory, or a file that stands in its place
+    if path.is_symlink() or path.is_file(): path.unlink(missing_ok=True)
+    else: shutil.rmtree(path, ignore_errors=True)
+
 def _remove_work(target): # what was written for it; whoever calls this has its lock
     for d in target.parent.glob(f'.making-{target.name}.*'):
-        if d.suffix!='.lock': shutil.rmtree(d, ignore_errors=True)
+        if d.suffix!='.lock': _remove(d)
 
 @contextmanager
 def claimed(
@@ -157,7 +161,7 @@ def _sync(d):
         finally: os.close(fd)
 
 def _put(making, target): # in the place of a damaged one, if there is one
-    if target.exists(): target.rename(making.with_suffix('.old'))
+    if os.path.lexists(target): target.rename(making.with_suffix('.old'))
     try: making.rename(target)
     except OSError:
         if not target.exists(): raise
@@ -175,4 +179,4 @@ def atomic_dir(
             _sync(making)
             _put(making, target)
     finally:
-        for d in (making, making.with_suffix('.old')): shutil.rmtree(d, ignore_errors=True)
+        for d in (making, making.with_suffix('.old')): _remove(d)

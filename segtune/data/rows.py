@@ -173,7 +173,7 @@ def mix_rows(
     return out
 
 # %% ../../nbs/data/08_rows.ipynb #4013c18c
-_place = re.compile(r'(.+):(\d+)').fullmatch
+_place = re.compile(r'(.+):(\d+)|(.+?):(\d+): .*').fullmatch # the second with what a report says of it
 
 def read_places(
     path:str|PathLike, # A text file; blank lines and lines that begin with # say nothing
@@ -192,7 +192,8 @@ def read_places(
         if not found:
             msg = f'expected a place such as data.jsonl:41, got {line[:80]!r}. Write a place as a report does.'
             raise ConfigError(msg, source=fspath(path), row=i)
-        out.append((i, found[1], int(found[2])))
+        name,number = filter(None, found.groups())
+        out.append((i, name, int(number)))
     return out
 
 # %% ../../nbs/data/08_rows.ipynb #664ac05b
@@ -233,9 +234,16 @@ def _without(r, lines): # a source without some lines
     def read(): return (o for o in r.read() if o[0] not in lines)
     return replace(r, read=read, identity=dict(r.identity, drop=sorted(lines)), count=lambda: n_rows(r)-len(lines))
 
-def _dropped_note(name, lines, path):
-    shown = ', '.join(map(str, sorted(lines)[:10]))+(f' and {len(lines)-10:,} more' if len(lines)>10 else '')
-    return f'{name}: {counted(len(lines), "row")} dropped, as {fspath(path)} says: {shown}'
+def _shown(lines): # numbers
+    more = f' and {len(lines)-10:,} more' if len(lines)>10 else ''
+    return ', '.join(map(str, sorted(lines)[:10]))+more
+
+def _dropped_notes(name, dropped, absent, path):
+    if dropped: yield f'{name}: {counted(len(dropped), "row")} dropped, as {fspath(path)} says: {_shown(dropped)}'
+    are = 'is' if len(absent)==1 else 'are'
+    if absent: yield f'{name}: {counted(len(absent), "row")} of {fspath(path)} {are} not read anyway: {_shown(absent)}'
+
+_chosen = {'rows','shard','drawn'} # in the identity of a source of which only some rows are read
 
 # %% ../../nbs/data/08_rows.ipynb #c751b227
 def drop_rows(
@@ -245,12 +253,14 @@ def drop_rows(
     "Leave out the rows that a file lists."
     wanted = _wanted_lines(sources, read_places(path), path)
     has = [_read_lines(r, wanted[r.name]) if r.name in wanted else set() for r in sources]
+    notes = []
     for name,lines in wanted.items():
-        missing = lines.keys()-set().union(*(o for r,o in zip(sources, has) if r.name==name))
-        if not missing: continue
-        line = min(missing)
-        msg = f'no row {name}:{line} is read. Correct the number, or remove the line.'
-        raise ConfigError(msg, source=fspath(path), row=lines[line])
+        found = set().union(*(o for r,o in zip(sources, has) if r.name==name))
+        absent = lines.keys()-found
+        if absent and not all(_chosen & r.identity.keys() for r in sources if r.name==name):
+            line = min(absent)
+            msg = f'no row {name}:{line} is read. Correct the number, or remove the line.'
+            raise ConfigError(msg, source=fspath(path), row=lines[line])
+        notes += _dropped_notes(name, found, absent, path)
     out = [_without(r, o) if o else r for r,o in zip(sources, has)]
-    notes = [_dropped_note(name, lines, path) for name,lines in wanted.items()]
     return [replace(out[0], notes=[*out[0].notes, *notes]), *out[1:]] if notes else out

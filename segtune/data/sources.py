@@ -275,6 +275,7 @@ def select_rows(
     if shards: sources = shard_rows(sources, shards, shards_idx or 0, seed)
     if not sources: raise DataError('no rows are left. Check split, skip and shards.', source=title)
     notes = list(sources[0].notes)
+    if shards_idx and not shards: notes.append(f'{title}: shards_idx is left out, since shards is not given')
     if max_rows is not None: sources = _limited(sources, title, max_rows, seed, notes)
     if repeat!=1: sources = _repeated(sources, title, repeat, notes)
     return [replace(sources[0], notes=notes), *sources[1:]]
