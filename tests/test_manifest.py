@@ -265,3 +265,16 @@ def test_rows_that_were_chosen_dropped_or_repeated_are_counted_and_listed(tmp_pa
         for o in facts: assert o in ' '.join(out.split()), out
     key(dataset_exact_deduplication=False)(d), entry(2, repeat=2)(d)
     assert 'more.jsonl: 2 rows are read 2 times (repeat)' in run(d, 'inspect', 'config.yml', '--stats').stdout
+
+
+def test_what_datasets_leaves_beside_prepared_rows_is_no_damage(tmp_path):
+    "whoever maps them, as other trainers do, writes a cache of their own there"
+    from datasets import load_from_disk
+    d = make(tmp_path/'project')
+    prepared(d)
+    (path,) = (d/'last_run_prepared').glob('[0-9a-f]*')
+    longer = load_from_disk(str(path)).map(lambda row: dict(length=len(row['input_ids']))).shuffle(seed=1)
+    assert list(path.glob('cache-*.arrow')) and len(longer) == 12
+    assert prepared(d) == (True, None)
+    damage(d)
+    assert prepared(d) == (False, ['a file of the prepared data is missing or damaged'])

@@ -22,16 +22,19 @@ from ..hints import counted
 from ..storage import write_json
 
 # %% ../../nbs/data/16_manifest.ipynb #5b000011
-def _sizes(d): # of the files that make the dataset
+def _made_of(d): # names of the files that make the dataset
     files = [*d.glob('*.arrow'), *d.glob('*.json'), d/'.segtune'/'lineage.arrow']
-    return {f.relative_to(d).as_posix():f.stat().st_size for f in sorted(files)}
+    return [f.relative_to(d).as_posix() for f in sorted(files)]
+
+def _sizes(d, names): # in bytes
+    return {n:(d/n).stat().st_size for n in names}
 
 def write_manifest(
     d:Path, # The dataset's directory, with all files in it
     **parts, # JSON values
 )->dict: # As it will be read
     "Write the manifest of a dataset."
-    manifest = json.loads(json.dumps(dict(version=__version__, files=_sizes(d), **parts), default=str))
+    manifest = json.loads(json.dumps(dict(version=__version__, files=_sizes(d, _made_of(d)), **parts), default=str))
     with writing(d): write_json(d/'.segtune'/'manifest.json', {**manifest, 'check':key_of(manifest)})
     return manifest
 
@@ -45,7 +48,7 @@ def read_manifest(
         manifest = json.loads((d/'.segtune'/'manifest.json').read_text(encoding='utf-8'))
         check = manifest.pop('check')
         if manifest['key']!=d.name or check!=key_of(manifest): return None
-        return None if whole and manifest['files']!=_sizes(d) else manifest
+        return None if whole and manifest['files']!=_sizes(d, manifest['files']) else manifest
     except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError): return None
 
 # %% ../../nbs/data/16_manifest.ipynb #5b000012
