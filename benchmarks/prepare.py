@@ -3,6 +3,7 @@
     python benchmarks/prepare.py                    20,000 rows of 4 segments, two tokenizers; minutes
     python benchmarks/prepare.py --rows 2000        a quick look
     python benchmarks/prepare.py --growth           segtune alone on 10,000, 100,000 and 1,000,000 short rows, with one and two workers
+    python benchmarks/prepare.py --growth --long    the same with rows of 4 segments
     python benchmarks/prepare.py --start            the published row 500 times: cold, found ready, and the help
     python benchmarks/prepare.py --write            also put the tables into RESULTS.md
 
@@ -50,7 +51,7 @@ def write_rows(path, n, tok):
         for i, _ in enumerate(islice(cycle(known), n)): f.write(json.dumps(dict(segments=list(segments(i, known, bos, tok.eos))))+'\n')
 
 
-def write_short_rows(path, n):
+def write_short_rows(path, n, tok):
     "A question and an answer of a dozen tokens"
     def row(i):
         question = dict(label=False, text=f'Question {i}: what is the sum of {i} and {i*7 % 1000}?\n')
@@ -176,13 +177,15 @@ def compare(name, n, times, folder):
     return '\n'.join(text)
 
 
-def grow(name, sizes, times, folder):
+def grow(name, sizes, times, folder, long):
     from segtune.models import bundled
-    where, rows, path = bundled(name), [], folder/'grow.jsonl'
-    write_short_rows(path, 1000)
+    from segtune.tokenizer import load_tokenizer
+    where, rows, path, tok = bundled(name), [], folder/'grow.jsonl', load_tokenizer(bundled(name))
+    write = write_rows if long else write_short_rows
+    write(path, 1000, tok)
     measure('segtune', path, where, 1) # untimed, as above
     for n in sizes:
-        write_short_rows(path, n)
+        write(path, n, tok)
         runs = [[measure_once('segtune', path, where, dict(BENCH_WORKERS=w)) for w in '12'] for _ in range(times)] # in turn
         one, two = (min(o, key=lambda o: o['wall']) for o in zip(*runs))
         faster = sorted(a['wall']/b['wall'] for a, b in runs)[times//2]
@@ -190,7 +193,7 @@ def grow(name, sizes, times, folder):
                      f'{two["wall"]:.1f}', f'{two["peak"]:.0f}', f'{faster:.2f}'))
         print(*rows[-1], flush=True)
     head = ['rows', 'CPU s', 'CPU µs a row', 'wall s', 'peak MB', 'wall s, two workers', 'peak MB of the largest process', 'times faster, median']
-    return f'### Growth: {NAMES[name]}, fastokens, short rows; {times} runs of each in turn\n\n'+table(head, rows)
+    return f'### Growth: {NAMES[name]}, fastokens, {"rows of 4 segments" if long else "short rows"}; {times} runs of each in turn\n\n'+table(head, rows)
 
 
 PUBLISHED = dict(segments=[dict(label=True, text='<s>Hello\n'), dict(label=True, text='hi there!. '),
@@ -243,6 +246,7 @@ def main():
     p.add_argument('--times', type=int, default=3, help='runs of each, of which the best counts (default: 3)')
     p.add_argument('--tokenizer', choices=NAMES, action='append', help='default: both')
     p.add_argument('--growth', action='store_true', help='measure growth in place of the comparison')
+    p.add_argument('--long', action='store_true', help='with --growth: the rows of the comparison, not short ones')
     p.add_argument('--start', action='store_true', help='measure the 500 rows of the published example in place of the comparison')
     p.add_argument('--sizes', type=int, nargs='+', default=[10_000, 100_000, 1_000_000], help='rows for --growth')
     p.add_argument('--write', action='store_true', help='put the tables into RESULTS.md')
@@ -256,12 +260,12 @@ def main():
     try:
         names = a.tokenizer or list(NAMES)
         if a.start: parts = [start_up(folder, max(a.times, 7))]
-        elif a.growth: parts = [grow(names[0], a.sizes, a.times, folder)]
+        elif a.growth: parts = [grow(names[0], a.sizes, a.times, folder, a.long)]
         else: parts = [compare(o, a.rows, a.times, folder) for o in names]
     finally: shutil.rmtree(folder)
     when = f'{time.strftime("%Y-%m-%d")}, {platform.machine()}, {os.cpu_count()} cores shared with other work, so that ratios say more than seconds.'
-    title = 'Preparing a growing file' if a.growth else 'Preparing 500 rows' if a.start else 'Preparing rows'
-    asked = ' --growth' if a.growth else ' --start' if a.start else ''
+    title = 'Preparing a growing file'+' of long rows'*a.long if a.growth else 'Preparing 500 rows' if a.start else 'Preparing rows'
+    asked = ' --growth'+' --long'*a.long if a.growth else ' --start' if a.start else ''
     text = '\n\n'.join([f'Made by `benchmarks/prepare.py{asked}` on {when}', *parts])
     print(text)
     if a.write: put(title, text)
