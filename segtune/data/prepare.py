@@ -27,6 +27,7 @@ from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, tak
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
 from .stamps import FileStamps, check_unchanged
 from ..storage import to_arrow, write_json
+from ..tokenizer_file import vocabulary
 from .tasks import ReadingJob, few_collections, read_task, shard_tasks
 from .workers import n_workers, packed, pooled
 
@@ -197,7 +198,7 @@ def _empty(count, sources):
     raise DataError(f'no rows are left to train on: {why}. {what}', source=names)
 
 # %% ../../nbs/data/17_prepare.ipynb #ea929497
-default_workers,_much = WorkerOptions(),2_000_000 # bytes
+default_workers,_worth = WorkerOptions(),30 # bytes of data for each token that the tokenizer has
 
 def _size(sources): # bytes of all files
     def one(path):
@@ -208,7 +209,8 @@ def _size(sources): # bytes of all files
 def _made(job, sources, o): # what the job makes of each shard, in order
     away,size = o.dataset_engine=='ray',_size(sources)
     workers = n_workers(o.dataset_num_proc, size)
-    if size>_much: job.encoders[0].tok.fast_from = 0
+    tok = job.encoders[0].tok
+    if size>_worth*workers*len(vocabulary(tok.spec)): tok.fast_from = 0
     sent = packed(ReadingJob(SentJob(job))) if away or workers>1 else None
     if away and sent is None:
         message = "ray cannot be used: the format's function cannot be sent to another machine. Leave it out."
@@ -219,6 +221,7 @@ def _made(job, sources, o): # what the job makes of each shard, in order
     found = on_ray(sent, tasks, read_task) if away else pooled(sent, tasks, workers)
     return (take_notes(job, made) for made in found)
 
+# %% ../../nbs/data/17_prepare.ipynb #ea92949f
 def shard_results(
     job:ShardJob, # Makes the shards
     sources:list[Source], # What it was made for
