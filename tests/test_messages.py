@@ -210,6 +210,8 @@ def test_what_cannot_be_done_is_said_before_the_work(place, args, wanted):
 
     from segtune import cli
     (place/'config.yml').write_text(head+entry)
+    (place/'model-out').mkdir()
+    (place/'model-out/config.json').write_text('{}')  # generate asks for a model first
     assert str(CliRunner().invoke(cli.app, args).exception).startswith(wanted) and not (place/'last_run_prepared').exists()
 
 
@@ -224,6 +226,8 @@ def test_a_message_names_what_was_typed(place, args, wanted):
 
     from segtune import cli
     (place/'config.yml').write_text(head+entry)
+    (place/'model-out').mkdir()
+    (place/'model-out/config.json').write_text('{}')  # generate asks for a model first
     assert str(CliRunner().invoke(cli.app, args).exception).startswith(wanted)
 
 def test_a_mistake_brings_no_lines_of_segtunes_own(place):

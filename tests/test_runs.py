@@ -275,9 +275,9 @@ def test_a_full_disk_is_one_sentence_and_blocks_nothing(base, prepared, tmp_path
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(base, prepared, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunError, match="cannot be written") as e:
+    with pytest.raises(ConfigError, match=r"output_dir: .*is a file, so nothing can lie below it") as e:
         run(base, prepared, tmp_path / "file/out", max_steps=1)
-    assert e.value.exit_code == 1 and (tmp_path / "file").read_text() == "mine"
+    assert e.value.exit_code == 2 and (tmp_path / "file").read_text() == "mine"
 
 
 def test_files_have_the_permissions_that_the_umask_gives(base, prepared, tmp_path):
