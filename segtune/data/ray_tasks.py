@@ -6,12 +6,11 @@
 __all__ = ['ray_task', 'ray_folder', 'drive', 'on_ray']
 
 # %% ../../nbs/data/15_ray.ipynb #5b300004
-import errno, os, pickle, shutil, signal, socket, subprocess, sys, tempfile
+import errno, os, pickle, shutil, signal, socket, subprocess, sys, tempfile, threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import Thread
 from uuid import uuid4
 from .cache import locked
 from .parts import UnseenFile
@@ -136,6 +135,13 @@ def _connect(ray, address, folder):
         message = f'{what} ({why}). Check the cluster and RAY_ADDRESS, or leave the engine out.'
         raise ConfigError(message, field='dataset_engine') from None
 
+# %% ../../nbs/data/15_ray.ipynb #80fe2a02
+def _quiet_threads():
+    usual = threading.excepthook
+    def hook(args):
+        if not args.exc_type.__module__.startswith('ray.'): usual(args)
+    threading.excepthook = hook
+
 # %% ../../nbs/data/15_ray.ipynb #80fe2ac4
 def _frames(file): # what is sent to a process, until the end
     while True:
@@ -156,6 +162,7 @@ def drive(
     tasks,results = streams_of(parent, leave=lambda: [_clear(o) for o in home])
     address,folder,job,fill = pickle.load(tasks)
     home.append(folder)
+    _quiet_threads()
     try:
         ray = _import_ray()
         _connect(ray, address, folder)
@@ -202,7 +209,7 @@ def on_ray(
         driver = subprocess.Popen(command_for('segtune.data.ray_tasks', 'drive'), **how)
         try:
             send(driver.stdin, (address, folder, job, fill))
-            Thread(target=_hand_over, args=(driver.stdin, tasks, failed), daemon=True).start()
+            threading.Thread(target=_hand_over, args=(driver.stdin, tasks, failed), daemon=True).start()
             yield from _results(driver)
             driver.wait()
         finally:
