@@ -135,6 +135,50 @@ def test_what_a_function_of_a_notebook_holds_is_part_of_it(what):
     assert identity(code) != identity(code.replace(old, new))
 
 
+@pytest.mark.parametrize('held, edit', [
+    ("END = '.'\n", "END = '!'\n"), ("import sys\nEND = sys.argv[1]\n", "END = '!'\n"), ("END = dict(a='.')\n", "END['a'] = '!'\n"),
+    ("class C: pass\nEND = C()\nEND.end = '.'\n", "END.end = '!'\n"), ("import pandas as pd\nEND = pd.DataFrame(dict(a=['.']))\n", "END.loc[0, 'a'] = '!'\n"),
+    ("import numpy as np\nEND = np.array(['.', None], dtype=object)\n", "END[0] = '!'\n"), ("import other\nEND = 1\n", "import other; other.words = '!'\n"),
+    ("END = '.'\ndef end(): return '.'\n", "def end(): return '!'\n"), ("import datetime\nEND = datetime.date(2024, 1, 1)\n", "END = datetime.date(2025, 1, 1)\n"),
+])
+def test_what_a_module_holds_when_it_runs_is_part_of_its_function(tmp_path, monkeypatch, held, edit):
+    "put there by the command line, or by a notebook"
+    name = f'holding_{abs(hash((held, edit)))}'
+    (tmp_path/f'{name}.py').write_text(held+"def f(row): return [(f'{END}{other.words if \"other\" in globals() else 0}{end() if \"end\" in globals() else 0}', True)]\n")
+    (tmp_path/'other.py').write_text("words = '.'\n")
+    monkeypatch.syspath_prepend(tmp_path), monkeypatch.setattr(sys, 'argv', ['program', '.'])
+    module = __import__(name)
+    before = function_identity(module.f)
+    assert function_identity(module.f) == before and not before[1]
+    exec(compile(edit, module.__file__, 'exec'), vars(module))
+    assert function_identity(module.f) != before
+    sys.modules.pop('other', None)
+
+
+def test_what_a_library_keeps_decides_nothing(tmp_path, monkeypatch):
+    (tmp_path/'logging_format.py').write_text("import logging, threading\nlog, lock = logging.getLogger('x'), threading.Lock()\ndef f(row):\n    with lock: log.debug('x')\n    return [(row['q'], True)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import logging
+    from logging_format import f
+    before = function_identity(f)
+    logging.getLogger('x.y').addHandler(logging.NullHandler())
+    assert function_identity(f) == before and not before[1]
+
+
+def test_two_lambdas_of_one_line_are_two_functions(tmp_path, monkeypatch):
+    (tmp_path/'two_lambdas.py').write_text("one, other = lambda row: [(row['q'], True)], lambda row: [(row['a'], True)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from two_lambdas import one, other
+    assert function_identity(one) != function_identity(other)
+
+
+def test_a_global_that_changed_is_named(tmp_path):
+    d = project(tmp_path/'project', {'mine.py': "END = '.'\ndef end(): return END\n"+CLEAN}, 'mine.clean')
+    prepared(d)
+    sys.modules['mine'].END = '!'
+    assert prepared(d) == (False, ['END changed'], '5?5!')
+
+
 @pytest.mark.parametrize('code, said', [
     ("import importlib\nend = importlib.import_module('la'+'ter').end\n", 'mine.py:2 uses import_module'),
     ("from datetime import date\ndef end(): return str(date.today())\n", 'mine.py:2 uses today'),

@@ -16,8 +16,7 @@ from .. import __version__
 from .cache import key_of, locked, writing
 from .shards import Source, default_options
 from ..formats.base import formats
-from ..formats.following import function_outline
-from ..formats.functions import load_function
+from ..formats.functions import function_outline, load_function
 from ..hints import counted
 from ..storage import write_json
 
@@ -143,8 +142,9 @@ def _of_function(a, b, old, new): # the parts of a user's function
     p,q = a.get('packages') or {},b.get('packages') or {}
     packages = [_change(k, p.get(k), q.get(k)) for k in _changed(p, q)]
     inside = {k.partition(': ')[0] for k in _changed(x, y) if ': ' in k} # files of which more is known
-    named = [f'{k} changed' for k in _changed(x, y) if k not in inside]
-    return [*packages, *named] or ['the function changed']
+    values = [k.removeprefix('value ') for k in _changed(x, y) if k.startswith('value ')]
+    named = [f'{k} changed' for k in _changed(x, y) if k not in inside and not k.startswith('value ')]
+    return [*packages, *named] or [f'{k} changed' for k in values] or ['the function changed']
 
 def _of_format(name, i, j, old, new): # what the dataset entry says
     a,b = old['parts']['formats'][i],new['parts']['formats'][j]
