@@ -159,6 +159,7 @@ def test_what_a_library_keeps_decides_nothing(tmp_path, monkeypatch):
     (tmp_path/'logging_format.py').write_text("import logging, threading\nlog, lock = logging.getLogger('x'), threading.Lock()\ndef f(row):\n    with lock: log.debug('x')\n    return [(row['q'], True)]\n")
     monkeypatch.syspath_prepend(tmp_path)
     import logging
+
     from logging_format import f
     before = function_identity(f)
     logging.getLogger('x.y').addHandler(logging.NullHandler())
