@@ -120,3 +120,41 @@ def test_an_empty_conversation_is_no_row_and_is_said(name, field, options):
 def test_a_type_that_is_not_written_here_says_what_to_write(name, told):
     with pytest.raises(ConfigError, match=r"axolotl.s format .* is not written here") as e: find_format(name, make_tokenizer("gpt2"))
     assert told in str(e.value)
+
+# ---- keys that no mapping names
+
+LOOP = "{% for message in messages %}<{{ message['role'] }}>{{ message['reasoning_content'] }}:{{ message['content'] }}{{ eos_token }}{% endfor %}"
+MAPPED = dict(role="from", content="value")
+Q, A = {"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}
+THOUGHTS = {"from": "gpt", "value": "<think>a</think>b", "content": "RAW", "thought": "T", "reasoning_content": "R"}
+
+@pytest.mark.parametrize("template, messages, options, text, trained", [
+    (LOOP, [{**Q, "role": "assistant", "content": "RAWQ"}, {**A, "role": "user", "content": "RAWA"}], {}, "<assistant>:RAWQ$<user>:RAWA$", "RAWQ$"),
+    (LOOP.replace("message[", "m[").replace("message ", "m "), [{**Q, "role": "assistant", "content": "RAWQ"}, {**A, "role": "user"}], {}, "<user>:Q$<assistant>:A$", "A$"),
+    (LOOP, [{**Q, "role": "human", "content": "RQ"}, {**A, "role": "gpt"}], {}, "<human>:RQ$<gpt>:A$", ""),
+    (LOOP, [{"role": "user", "value": "Q"}, {"role": "assistant", "value": "A"}], {}, "<user>:Q$<assistant>:A$", "A$"),
+    (LOOP, [{"from": "human", "content": "Q"}, {"from": "gpt", "content": "A"}], {}, "<user>:Q$<assistant>:A$", "A$"),
+    (LOOP, [Q, THOUGHTS], dict(split_thinking=True), "<user>:Q$<assistant>R:RAW$", "RAW$"),
+    (LOOP, [Q, THOUGHTS], dict(message_property_mappings={**MAPPED, "reasoning_content": "thought"}), "<user>:Q$<assistant>R:RAW$", "RAW$"),
+    (LOOP, [{**Q, "role": None, "content": None}, A], {}, "<user>:Q$<assistant>:A$", "A$"),
+], ids=["both", "unseen", "untranslated", "role", "content", "split", "mapped", "null"])
+def test_what_no_mapping_names_is_put_on_last(template, messages, options, text, trained):
+    "The text and its trained part as axolotl's strategy makes them under gpt2; `$` is the EOS token"
+    tok = make_tokenizer("gpt2")
+    options = dict(chat_template="jinja", chat_template_jinja=template, message_property_mappings=MAPPED) | options
+    fmt = find_format("chat_template", tok, **options)
+    out = format_encoder(fmt, tok).encode([fmt({"messages": messages}, "d.jsonl", 1)]).row(0)
+    def said(ids): return tok.decode(ids).replace(tok.eos, "$")
+    assert said(out.ids.tolist()) == text and said(out.ids[out.labels != -100].tolist()).endswith(trained)
+    assert bool(trained) == bool((out.labels != -100).any())
+    wins = any({"role", "content", "reasoning_content"} & set(m) and m.get("role", m.get("content")) for m in messages if "from" in m and "value" in m)
+    assert any("is taken, as in axolotl" in o for o in fmt.notes) == (wins and "message[" in template)
+
+def test_a_template_that_says_m_sees_no_tool_calls():
+    row = {"messages": [dict(role="user", content="Q"), dict(role="assistant", content="A", tool_calls=[dict(function=dict(name="f", arguments={}))])]}
+    template = "{% for m in messages %}{{ m.role }}{{ m.content }}{{ m.tool_calls | length if m.tool_calls }}{{ eos_token }}{% endfor %}"
+    def text(fmt): return "".join(s.text for s in fmt(row)).replace("<|endoftext|>", "$")
+    theirs = find_format("chat_template", make_tokenizer("gpt2"), chat_template="jinja", chat_template_jinja=template)
+    assert text(theirs) == "userQ$assistantA$" and "does not get to see tool_calls" in " ".join(theirs.notes)
+    ours = find_format("chat", make_tokenizer("gpt2"), chat_template="jinja", chat_template_jinja=template)
+    assert text(ours) == "userQ$assistantA1$"

@@ -14,6 +14,8 @@ from ..formats.chat import (Rendered, Training, chat_example, chat_fields, exact
 from ..pieces import find_boundary
 from ..formats.messages import joined, message_reader, part_text, read_detail, read_flag, read_parts, role_names
 from ..formats.base import nearest, note, register
+from ..formats.named_templates import named_templates
+from ..formats.sandbox import keys_read
 from ..segments import ConfigError, DataError, Segment
 from ..formats.templates import (ContentSpan, locate_contents, render, template_identity, template_of,
                                        thought_keys)
@@ -187,14 +189,35 @@ def _note_tools(context, template, r):
         told = 'The chat template does not write the tool calls of a row, as in axolotl.'
         note(context, f'{told} Use one that does, such as qwen_25 or llama4.', r.at)
     if r.more.get('tools') and same_without(context, template, r, 'tools'): note(context, tools_left_out, r.at)
+    return r
+
+# %% ../../nbs/axolotl/03_chat_template.ipynb #2434e500
+_for_templates = ('tool_calls','tool_call_id','name',*thought_keys) # what a template may well read
+_of_training = ('train','weight') # which are asked of the message, not by the template
+
+def _note_keys(context, named, rest, read): # which unnamed keys win, and which the template does not get to see
+    wins = [k for k in rest if k in read and k in named]
+    hidden = [k for k in _for_templates if k in rest and k not in read]
+    if wins:
+        told = f'A message has {wins[0]!r} beside the key that is mapped to it; {wins[0]!r} is taken, as in axolotl.'
+        note(context, f'{told} Remove it, or use type: chat.')
+    if hidden:
+        told = f'The chat template does not get to see {", ".join(hidden)} of a message, as in axolotl.'
+        note(context, f'{told} Read it of a variable called message, or use type: chat.')
+
+def _reader(context, template, options, *own): # `own`: keys with which a message speaks of its training
+    if not context.axolotl: return message_reader(**options)
+    known = template in named_templates.values() # axolotl's own, where they read anything, read it of a `message`
+    read = keys_read(template)
+    def join(named, rest):
+        seen = {*read, *rest} if known else read
+        _note_keys(context, named, rest, seen)
+        return {**named, **{k:v for k,v in rest.items() if k in (*seen, *own, *_of_training)}}
+    return message_reader(**options, join=join)
 
 # %% ../../nbs/axolotl/03_chat_template.ipynb #e5f0c016
 _conversation_format = partial(register, boundary='axolotl', family='chat_template', reads_tokens=True,
                                example_options=dict(chat_template='chatml'))
-
-def _reader(context, options): # a key that the mappings do not name is read last in axolotl, and so it wins
-    named,key = options.get('message_property_mappings'),options.get('template_thinking_key', 'reasoning_content')
-    return message_reader(**options, keep_thoughts=bool(context.axolotl and named and key not in named))
 
 def _labelled(context, template, r, turns, ends, turn_ends): # the segments, cut at tokens
     ids,offsets = context.encode(r.text)
@@ -208,9 +231,10 @@ def _labelled(context, template, r, turns, ends, turn_ends): # the segments, cut
 def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_to_train=('assistant',),
                    train_on_eos='turn', train_on_eot=None, eot_tokens=None, message_field_training=None,
                    message_field_training_detail=None, default_system_message=None, **options):
-    template,read = template_of(context, chat_template, chat_template_jinja),_reader(context, options)
-    ends,turn_ends = end_options(context, template, train_on_eos, train_on_eot, eot_tokens)
+    template = template_of(context, chat_template, chat_template_jinja)
     names,field,detail = role_names(options.get('roles')),message_field_training,message_field_training_detail
+    read = _reader(context, template, options, field, detail)
+    ends,turn_ends = end_options(context, template, train_on_eos, train_on_eot, eot_tokens)
     roles = [names.get(r, r) for r in roles_to_train or ()]
     note_date(context, template)
     if default_system_message:
@@ -227,8 +251,7 @@ def _chat_template(context, chat_template=None, chat_template_jinja=None, roles_
         if not context.axolotl: return exact(messages, more, at)
         roles_now = _everything(context, messages, roles)
         turns = [_trained(m, i, roles_now, field, detail, at) for i,m in enumerate(messages)]
-        r = _axolotl_rendered(context, template, messages, more, at)
-        _note_tools(context, template, r)
+        r = _note_tools(context, template, _axolotl_rendered(context, template, messages, more, at))
         return _labelled(context, template, r, turns, ends, turn_ends)
     return write, template_identity(template, context)
 

@@ -31,16 +31,17 @@ def _no_role(m, where, key, at): # say which message lacks its role
     try: field_of(m, key, at)
     except DataError as e: raise DataError(e.message, field=where, **at) from None
 
-def _message(m, i, field, keys, roles, at):
+def _message(m, i, field, keys, roles, at, join):
     m = {k:v for k,v in m.items() if v is not None}
-    if keys['role'] not in m: _no_role(m, f'{field}[{i}]', keys['role'], at)
-    role = m[keys['role']]
-    if not isinstance(role, str):
-        message = f'expected a string, got {json_type(role)}. A role is a word such as user.'
-        raise DataError(message, field=f'{field}[{i}].{keys["role"]}', **at)
-    out = {k:v for k,v in m.items() if k not in keys.values()}
-    out |= {k: m[v] for k,v in keys.items() if v in m}
-    return {**out, 'role': roles.get(role, role)}
+    named,rest = {k:m[v] for k,v in keys.items() if v in m},{k:v for k,v in m.items() if k not in keys.values()}
+    if isinstance(role := named.get('role'), str): named['role'] = roles.get(role, role)
+    out = join(named, rest)
+    if 'role' not in named and 'role' not in out: _no_role(m, f'{field}[{i}]', keys['role'], at)
+    if isinstance(out['role'], str): return out
+    message = f'expected a string, got {json_type(out["role"])}. A role is a word such as user.'
+    raise DataError(message, field=f'{field}[{i}].{keys["role"]}', **at)
+
+def _named_last(named, rest): return {**rest, **named}
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c031
 def read_messages(
@@ -51,11 +52,13 @@ def read_messages(
     roles:dict|None=None, # `{'assistant': ['gpt'], ...}`: the data's roles by the template's
     field_system:str='system', # A field with a system text, used where the messages bring none
     drop_system_message:bool=False, # Leave out a system message at the beginning?
+    join:Callable=_named_last, # Takes what the keys name, and the rest of a message; gives the message
 )->list[dict]:
     "The messages of a row, with the template's keys and roles."
     keys = {'role':'role', 'content':'content', **(keys or {})}
     names = role_names(roles)
-    out = [_message(m, i, field_messages, keys, names, at) for i,m in enumerate(turn_dicts(row, field_messages, at))]
+    turns = turn_dicts(row, field_messages, at)
+    out = [_message(m, i, field_messages, keys, names, at, join) for i,m in enumerate(turns)]
     if out[0]['role']!='system' and isinstance(row.get(field_system), str):
         out.insert(0, dict(role='system', content=row[field_system]))
     return out[1:] if drop_system_message and out[0]['role']=='system' else out
@@ -67,11 +70,10 @@ _solution = ('<|begin_of_solution|>','<|end_of_solution|>')
 def split_thinking(
     message:dict, # With the template's keys
     key:str='reasoning_content', # Where the thoughts go
-    keep:bool=False, # Thoughts that stand there already: are they kept?
 )->dict: # A changed copy, or the message itself where it has none
     "The message with its thoughts apart."
     content = message.get('content')
-    if message['role']!='assistant' or not isinstance(content, str): return message
+    if message.get('role')!='assistant' or not isinstance(content, str): return message
     pair = next((p for p in _thoughts if p[0] in content and p[1] in content), None)
     if pair is None: return message
     begin,end = content.find(pair[0]),content.find(pair[1])
@@ -79,7 +81,7 @@ def split_thinking(
     if all(o in rest for o in _solution):
         rest = rest[rest.find(_solution[0])+len(_solution[0]):rest.find(_solution[1])].strip()
     found = content[begin+len(pair[0]):end].strip()
-    return {**message, key: message[key] if keep and message.get(key) is not None else found, 'content': rest}
+    return {**message, key: found, 'content': rest}
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c015
 _part_texts = ('text','content','value') # spellings of a part's text, as axolotl reads them
@@ -230,7 +232,11 @@ def joined(
     return [{**m, 'content':text(m['content'])} if 'content' in m else m for m in messages]
 
 # %% ../../nbs/formats/04_messages.ipynb #c3d0c026
-_thoughts_apart = split_thinking # the reader has an option of that name
+def _apart(join, key): # joined as before, the thoughts apart before what is put on last
+    def joined(named, rest):
+        if join is _named_last: return split_thinking(join(named, rest), key)
+        return join(split_thinking(named, key), rest)
+    return joined
 
 def _keys(mappings, role, content, thinking, thinking_key): # the data's keys by the template's
     named = {k:v for k,v in (('role',role), ('content',content)) if v}
@@ -261,15 +267,15 @@ def message_reader(
     split_thinking:bool=False, # Cut thoughts out of the text of an answer?
     chat_template_kwargs:dict|None=None, # Other variables of the template
     default_system_message:str|None=None, # A system text for rows that bring none
-    keep_thoughts:bool=False, # Where thoughts are cut out of a text: are those kept that the message has apart?
+    join:Callable=_named_last, # Takes what the mappings name, and the rest of a message; gives the message
 )->Callable: # `(row, at) -> (messages, other variables of the template)`
     "The function that reads the messages of a row."
     named = (message_property_mappings, message_field_role, message_field_content)
     keys = _keys(*named, field_thinking, template_thinking_key)
+    together = _apart(join, template_thinking_key) if split_thinking else join
     def read(row, at):
-        messages = read_messages(row, at, field_messages, keys, roles, field_system, drop_system_message)
+        messages = read_messages(row, at, field_messages, keys, roles, field_system, drop_system_message, together)
         messages = [read_calls(m, i, at) for i,m in enumerate(messages)]
-        if split_thinking: messages = [_thoughts_apart(m, template_thinking_key, keep_thoughts) for m in messages]
         messages = _readable(messages, template_thinking_key, at)
         if default_system_message and not drop_system_message:
             messages = _with_system(messages, default_system_message)
