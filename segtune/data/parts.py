@@ -17,8 +17,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 import numpy as np
 from .files import count_rows, unreadable
-from .json_rows import holds_list, read_lines
-from .kinds import is_compressed, kind_of, without_bom
+from .json_rows import holds_list, holds_row, read_lines
+from .kinds import is_compressed, kind_of
 from ..segments import DataError, SegtuneError
 from .tables import number_rows
 
@@ -38,7 +38,7 @@ def mark_lines(
     found,n,at = [],0,0
     with open(path, 'rb') as f:
         for i,line in enumerate(f):
-            if (line if i else without_bom(line)).strip():
+            if holds_row(line, i+1):
                 if n%every==0: found.append((n, i, at))
                 n += 1
             at += len(line)
@@ -175,7 +175,7 @@ def _pass_lines(f, n, before): # over n rows of JSON lines; lines passed
     while n:
         line = f.readline()
         passed += 1
-        n -= bool((line if before+passed>1 else without_bom(line)).strip())
+        n -= holds_row(line, before+passed)
     return passed
 
 def _json_part(f, p):
