@@ -58,6 +58,24 @@ def test_bins_are_kept_beside_the_data_and_found_again(prepared):
     assert len(list((prepared.path/'.segtune').glob('bins-*'))) == 2
 
 
+def test_bins_that_were_cut_are_planned_again(prepared):
+    "at any byte: an Arrow stream that ends between two parts is read without an error, with fewer rows"
+    plan = stored_bins(prepared.path, list(range(200)), 64)
+    (file,) = (prepared.path/'.segtune').glob('bins-*.arrow')
+    whole = file.read_bytes()
+    for n in range(0, len(whole), 8):
+        file.write_bytes(whole[:n])
+        assert stored_bins(prepared.path, list(range(200)), 64).bins == plan.bins, n
+
+
+def test_bins_need_no_place_to_be_kept(prepared, monkeypatch):
+    "as on a read-only disk"
+    def refuse(*_): raise OSError(30, 'Read-only file system')
+    monkeypatch.setattr('segtune.data.bins.write_bytes', refuse)
+    assert len(stored_bins(prepared.path, list(range(200)), 64).bins) > 1
+    assert not [*(prepared.path/'.segtune').glob('bins-*')]
+
+
 def test_a_config_that_packs_has_bins_of_the_rows_it_trains(tmp_path):
     from segtune.models import bundled
     lines = [dict(instruction=f'{i}?', output='yes '*(i % 9+1)) for i in range(60)]

@@ -278,3 +278,24 @@ def test_what_datasets_leaves_beside_prepared_rows_is_no_damage(tmp_path):
     assert prepared(d) == (True, None)
     damage(d)
     assert prepared(d) == (False, ['a file of the prepared data is missing or damaged'])
+
+
+def test_what_cannot_be_removed_is_said_with_what_to_do(tmp_path, monkeypatch):
+    "as on a read-only disk"
+    import segtune.data.cache as cache
+    from segtune.data.stamps import forget_files
+    d = make(tmp_path/'project')
+    prepared(d)
+    (one,) = prepared_sets(d/'last_run_prepared')
+    def refuse(*args, **_): raise OSError(30, 'Read-only file system', str(args[0]))
+    with monkeypatch.context() as m:
+        m.setattr(cache.os, 'open', refuse)
+        with pytest.raises(OSError, match='cannot be written: Read-only file system. Make it writable, or set dataset_prepared_path'): remove_set(one)
+    assert one.path.exists()
+    forget_files(d/'last_run_prepared')
+    (d/'last_run_prepared/.files.json').write_text('{}')
+    with monkeypatch.context() as m:
+        m.setattr('pathlib.Path.unlink', refuse)
+        with pytest.raises(OSError, match='Make it writable, or leave out --verify'): forget_files(d/'last_run_prepared')
+    forget_files(d/'last_run_prepared')
+    assert not (d/'last_run_prepared/.files.json').exists()

@@ -9,6 +9,7 @@ __all__ = ['Bins', 'best_fit', 'bins_in_turn', 'BinPlan', 'row_lengths', 'plan_b
 import hashlib
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from os import PathLike, fspath
@@ -19,7 +20,7 @@ from fastcore.basics import patch
 from .cache import code_fingerprint, key_of
 from .lineage import read_batches
 from ..hints import counted
-from ..storage import from_arrow, to_arrow
+from ..storage import from_arrow, to_arrow, write_bytes
 
 # %% ../../nbs/data/19_bins.ipynb #5dd8c9b3
 @dataclass(eq=False)
@@ -164,13 +165,10 @@ def _kept(file): # the stored `Bins`, or None
 
 def _keep(file, bins):
     import pyarrow as pa
-    part = file.with_suffix('.part')
     rows = pa.ListArray.from_arrays(*(to_arrow(o.astype(np.int32)) for o in (bins.starts, bins.items)))
-    table = pa.table(dict(rows=rows))
-    try:
-        with pa.OSFile(fspath(part), 'wb') as f, pa.ipc.new_stream(f, table.schema) as out: out.write_table(table)
-        part.replace(file)
-    except OSError: part.unlink(missing_ok=True)
+    table,data = pa.table(dict(rows=rows)),pa.BufferOutputStream()
+    with pa.ipc.new_stream(data, table.schema) as out: out.write_table(table)
+    with suppress(OSError): write_bytes(file, data.getvalue()) # where it cannot be kept it is planned again
 
 # %% ../../nbs/data/19_bins.ipynb #573c4eca
 def stored_bins(
@@ -187,7 +185,9 @@ def stored_bins(
     numbers = hashlib.sha256(np.asarray(rows, np.int64)).hexdigest()
     asked = key_of(dict(rows=numbers, capacity=capacity, shuffled=shuffled, code=code, **decides))
     file = Path(path)/'.segtune'/f'bins-{asked[:12]}.arrow'
-    if (bins := _kept(file)) is not None: return BinPlan(capacity, bins, lengths, shuffled)
+    bins,n = _kept(file),np.count_nonzero(trained[np.asarray(rows, np.int64)])
+    whole = bins is not None and len(bins.items)==n # Arrow reads a file that was cut between two parts
+    if whole: return BinPlan(capacity, bins, lengths, shuffled)
     plan = plan_bins(order() if order else rows, lengths, trained, capacity, shuffled)
     _keep(file, plan.bins)
     return plan

@@ -80,10 +80,11 @@ def remove_set(
     p:PreparedSet, # From `prepared_sets`
 )->bool: # False: somebody is working on it
     "Remove a prepared dataset from the disk, in one step."
-    with locked(p.path.with_name(f'.making-{p.path.name}.lock'), wait=False) as free:
+    lock = p.path.with_name(f'.making-{p.path.name}.lock')
+    with writing(p.path.parent), locked(lock, wait=False) as free:
         if free is False: return False
         gone = p.path.with_name(f'.making-{p.path.name}.gone')
-        with writing(p.path): p.path.rename(gone)
+        p.path.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
     return True
 

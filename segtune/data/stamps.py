@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from fastcore.basics import patch
 from ..segments import DataError
-from ..storage import file_digest, read_json, write_json
+from ..storage import file_digest, read_json, write_json, writing
 
 # %% ../../nbs/data/05_stamps.ipynb #7603de3d
 def digest_of(
@@ -99,4 +99,6 @@ def forget_files(
     folder:str|PathLike, # Where prepared data is kept
 ):
     "Let all files be read again."
-    Path(folder, _record_name).unlink(missing_ok=True)
+    record = Path(folder, _record_name)
+    if not record.exists(): return
+    with writing(record, 'leave out --verify'): record.unlink(missing_ok=True)
