@@ -290,12 +290,12 @@ def test_what_cannot_be_removed_is_said_with_what_to_do(tmp_path, monkeypatch):
     def refuse(*args, **_): raise OSError(30, 'Read-only file system', str(args[0]))
     with monkeypatch.context() as m:
         m.setattr(cache.os, 'open', refuse)
-        with pytest.raises(OSError, match='cannot be written: Read-only file system. Make it writable, or set dataset_prepared_path'): remove_set(one)
+        with pytest.raises(OSError, match=r'cannot be written: Read-only file system. Make it writable, or set dataset_prepared_path'): remove_set(one)
     assert one.path.exists()
     forget_files(d/'last_run_prepared')
     (d/'last_run_prepared/.files.json').write_text('{}')
     with monkeypatch.context() as m:
         m.setattr('pathlib.Path.unlink', refuse)
-        with pytest.raises(OSError, match='Make it writable, or leave out --verify'): forget_files(d/'last_run_prepared')
+        with pytest.raises(OSError, match=r'Make it writable, or leave out --verify'): forget_files(d/'last_run_prepared')
     forget_files(d/'last_run_prepared')
     assert not (d/'last_run_prepared/.files.json').exists()
