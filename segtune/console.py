@@ -26,6 +26,7 @@ def _plain(record): # a line of help without Python's types
         name = name.replace(f' {kind}', '')
     return name.replace('{', '').replace('}', ''), text.replace('[required]', '').strip()
 
+# %% ../nbs/25_console.ipynb #69375115
 class Command(TyperCommand):
     "A command whose help is plain, and ends with an example."
     def collect_usage_pieces(self, ctx): return [_plain((o, ''))[0] for o in super().collect_usage_pieces(ctx)]

@@ -30,6 +30,7 @@ def is_data_file(
     "Does the name say what rows the file holds?"
     return _ending(path) in _kinds
 
+# %% ../../nbs/data/01_kinds.ipynb #8df9a023
 def kind_of(
     path:str|PathLike, # A file's name
     ds_type:str|None=None, # As in the config; decides if given
@@ -68,12 +69,14 @@ def open_bytes(
     import pyarrow as pa
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(open(path, 'rb'), 'r'), codec))
 
+# %% ../../nbs/data/01_kinds.ipynb #e9166e23
 def without_bom(
     data:bytes, # The beginning of a text file
 )->bytes:
     "Text without the byte order mark that some editors put first."
     return data.removeprefix(codecs.BOM_UTF8)
 
+# %% ../../nbs/data/01_kinds.ipynb #09b27e4c
 def first_line(
     e:Exception, # Of a library
 )->str: # Without its full stop
