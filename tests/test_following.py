@@ -166,6 +166,27 @@ def test_what_a_library_keeps_decides_nothing(tmp_path, monkeypatch):
     assert function_identity(f) == before and not before[1]
 
 
+@pytest.mark.parametrize('here', ['Path(__file__).parent', 'os.path.dirname(__file__)', 'Path(__file__).parent.parent', 'dict(a=[__file__])', '{os.path.abspath(__file__)}'])
+def test_a_project_that_was_moved_keeps_its_rows(tmp_path, here):
+    "though its modules know where they are"
+    import shutil
+    code = f"import os\nfrom pathlib import Path\nHERE = {here}\ndef end(): return '.'*len([HERE, __file__])\n"+CLEAN
+    prepared(project(tmp_path/'here', {'mine.py': code}, 'mine.clean'))
+    shutil.copytree(tmp_path/'here', tmp_path/'deeper/there')
+    assert prepared(tmp_path/'deeper/there')[:2] == (True, None)
+
+
+def test_what_a_closure_holds_of_a_library_is_followed(tmp_path, monkeypatch):
+    (tmp_path/'closing.py').write_text("from fractions import Fraction\ndef make(held):\n    def f(row): return [(str(held), True)]\n    return f\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from collections import Counter
+    from fractions import Fraction
+
+    from closing import make
+    for a, b in ((Fraction(1, 2), Fraction(1, 3)), (Counter('a'), Counter('b'))):
+        assert function_identity(make(a)) == function_identity(make(a)) != function_identity(make(b))
+
+
 def test_two_lambdas_of_one_line_are_two_functions(tmp_path, monkeypatch):
     (tmp_path/'two_lambdas.py').write_text("one, other = lambda row: [(row['q'], True)], lambda row: [(row['a'], True)]\n")
     monkeypatch.syspath_prepend(tmp_path)

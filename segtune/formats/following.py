@@ -209,7 +209,7 @@ def _globals_of(f): # the globals that a function's code names, in code inside i
         c = todo.pop()
         names |= set(c.co_names)
         todo += [o for o in c.co_consts if isinstance(o, CodeType)]
-    found = {n: f.__globals__[n] for n in sorted(names) if n in f.__globals__}
+    found = {n: f.__globals__[n] for n in sorted(names-{'__file__'}) if n in f.__globals__}
     own = {k:vars(m) for k,m in found.items() if isinstance(m, ModuleType) and own_file(m)}
     return found | {f'{k}.{n}':held[n] for k,held in own.items() for n in sorted(names) if n in held}
 
@@ -279,6 +279,12 @@ def _leaf(o): # a value that has nothing inside, as text; None: it is none
     if isinstance(o, (Path,date,time,timedelta)): return repr(o)
     return None if isinstance(o, type) else _table(o)
 
+def _moved(leaf, file): # a value without the place of the project, which may be another tomorrow
+    if isinstance(leaf, list): return [_moved(o, file) for o in leaf]
+    for i,d in enumerate(file.parents[:4]):
+        if len(d.parts)>1: leaf = leaf.replace(str(d), f'<{i} up>')
+    return leaf
+
 def _is_data(o): # can it be followed whole, and is it the same in every run?
     if isinstance(o, (list,tuple,dict,partial,ModuleType)) or _leaf(o) is not None: return True
     kind = o if isinstance(o, (type,FunctionType)) else type(o)
@@ -287,10 +293,10 @@ def _is_data(o): # can it be followed whole, and is it the same in every run?
 
 # %% ../../nbs/formats/09_following.ipynb #f6a0c014
 @patch
-def value(self:Followed, o, where='function', depth=0, data=False): # one value, and what is inside it
-    if (leaf := _leaf(o)) is not None: return self.add(where, leaf)
+def value(self:Followed, o, where='function', depth=0, data=None): # one value, and what is inside it
+    if (leaf := _leaf(o)) is not None: return self.add(where, leaf if data is None else _moved(leaf, data))
     if isinstance(o, ModuleType): return self.module(o)
-    if data and not _is_data(o): return self.add(where, type(o).__qualname__)
+    if data is not None and not _is_data(o): return self.add(where, type(o).__qualname__)
     if id(o) in self.values: return self.add(where, f'the same as {self.values[id(o)][1]}')
     if depth>30: return self.unfollowed.append(f'{where} is nested too deeply')
     self.values[id(o)] = o,where
@@ -298,11 +304,11 @@ def value(self:Followed, o, where='function', depth=0, data=False): # one value,
     if module is not None: self.module(module)
     kind = o if isinstance(o, (type,FunctionType)) else type(o)
     self.add(where, f'{kind.__module__}.{kind.__qualname__}')
-    own = isinstance(o, FunctionType) and own_file(module) is not None
+    own = own_file(module) if isinstance(o, FunctionType) else None
     if isinstance(o, FunctionType): self.add(f'{where} code', _which(o.__code__) if own else _code(o.__code__))
     if (kept := _values(o)) is None: return self.unfollowed.append(f'{where} is a {type(o).__name__}')
     if kind is not o and _nowhere(sys.modules.get(kind.__module__)): kept = {**kept, 'class':kind}
-    for k,v in kept.items(): self.value(v, f'{where}.{k}', depth+1, data or own)
+    for k,v in kept.items(): self.value(v, f'{where}.{k}', depth+1, own if own and k=='globals' else data)
 
 # %% ../../nbs/formats/09_following.ipynb #a08c6caf
 def function_identity(
