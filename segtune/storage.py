@@ -96,8 +96,9 @@ def check_writable(
 ):
     "Raise a `ConfigError` for what is known to be impossible to write."
     why = write_problem(path, directory)
-    what = f'{why} Choose another {"directory" if directory else "file"}.'
-    if why: raise ConfigError(what, source=source, field=field)
+    if why is None: return
+    what = f'{why.rstrip(".")}. Choose another {"directory" if directory else "file"}.'
+    raise ConfigError(what, source=source, field=field)
 
 # %% ../nbs/04_storage.ipynb #c5710b12
 def read_json(

@@ -49,7 +49,8 @@ def check_weights(
     from safetensors import safe_open
     d = Path(path)
     if not any((d/o).is_file() for o in _weights):
-        raise RunError(f'holds no weights of an adapter ({_weights[0]}).', source=os.fspath(path))
+        why = f'holds no weights of an adapter ({_weights[0]}). Copy the file there, or train again.'
+        raise RunError(why, source=os.fspath(path))
     for file in sorted(d.glob('*.safetensors')):
         try:
             with safe_open(file, 'np'): pass
@@ -87,5 +88,5 @@ def check_earlier_files(
     try: check_weights(path)
     except RunError as e: raise ConfigError(str(e), field=field) from e
     if kind!='LORA' and not Path(path, soft_prompt_file).exists():
-        why = f'holds no {soft_prompt_file}, so its prompt can answer, and not be trained further.'
+        why = f'holds no {soft_prompt_file}, so its prompt can answer, and not be trained further. Begin a new one.'
         raise ConfigError(f'{os.fspath(path)!r} {why}', field=field)
