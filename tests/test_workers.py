@@ -1,6 +1,7 @@
 "Several processes: the same bytes, one error, nobody left behind."
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -14,7 +15,8 @@ import pytest
 from conftest import make_tokenizer
 
 from segtune.data.findings import prepare_and_lint
-from segtune.data.formats import RowFormat, find_format
+from segtune.data.formats import ChangedFormat, RowFormat, find_format
+from segtune.data.lineage import read_batches
 from segtune.data.shards import Source
 from segtune.data.sources import Rows, find_rows
 from segtune.data.workers import Worker, packed, pooled
@@ -421,6 +423,38 @@ def test_errors_come_back_as_they_are():
     job = packed(fail)
     for i, kind, words in [(0, DataError, 'a.jsonl:3: no.'), (1, ConfigError, 'type: neither.'), (2, OSError, 'some/file'), (3, RuntimeError, 'ZeroDivisionError')]:
         with pytest.raises(kind, match=words): list(pooled(job, [i], 1))
+
+
+@pytest.fixture
+def mended(tmp_path, monkeypatch):
+    "a module of the user's, one of whose values was changed after it was read"
+    (tmp_path/'my_endings.py').write_text("END = '.'\ndef plain(row): return [(row['q'], False), (row['a']+END, True)]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_endings
+    my_endings.END = '!'
+    yield my_endings
+    del sys.modules['my_endings']
+
+
+@pytest.mark.parametrize('named', [True, False])
+def test_a_function_that_is_another_one_in_a_worker_is_used_here(tmp_path, mended, named):
+    "a worker would read its module anew, and keep the rows of the file under the key of what is in memory"
+    d, tok = project(tmp_path, 1500), make_tokenizer('gpt2')
+    def run(n): return prepare_and_lint(sources(d, tok, 'my_endings.plain' if named else mended.plain), tok, d/f'out{n}', dataset_num_proc=n)
+    one, two = run(1), run(2)
+    assert contents(one.path) == contents(two.path)
+    assert tok.decode(next(read_batches(two.path)).row(0).ids).endswith('!')
+
+
+def test_a_file_that_is_edited_between_two_workers_ends_in_a_sentence(tmp_path):
+    "the second one makes a job of another function than the first"
+    d, tok = project(tmp_path, 100), make_tokenizer('gpt2')
+    fmt = find_format('my_formats.plain', tok, beside=str(d))
+    assert pickle.loads(pickle.dumps(fmt)).identity == fmt.identity
+    code = (d/'my_formats.py').read_text()
+    (d/'my_formats.py').write_text(code.replace("(row['a'], True)", "(row['a']+'.', True)"))
+    with pytest.raises(ChangedFormat, match='is another function'): pickle.loads(pickle.dumps(fmt))
 
 
 def test_a_job_that_cannot_be_sent_is_done_here(tmp_path):

@@ -23,6 +23,7 @@ from .manifest import PreparedSet, nearest, read_manifest, what_is_known, write_
 from ..hints import counted
 from ..options import EncodeOptions, RowOptions, WorkerOptions, SeedOptions, ShuffleOptions, takes
 from ..segments import ConfigError, DataError
+from .formats import ChangedFormat
 from .jobs import SentJob, ShardJob, WrongRow, name_wrong_rows, read_shards, take_notes
 from .shards import PrepareStats, SeenRows, Source, default_options, drop_seen
 from .stamps import FileStamps, check_unchanged
@@ -197,6 +198,17 @@ def _empty(count, sources):
     what = next((v for k,v in advice.items() if k in why), 'Check the data.')
     raise DataError(f'no rows are left to train on: {why}. {what}', source=names)
 
+# %% ../../nbs/data/17_prepare.ipynb #ea9294a0
+def _else_here(found, job, sources, away): # what is made elsewhere; or here, if a function is another one there
+    some = False
+    try:
+        for made in found:
+            yield made
+            some = True
+    except ChangedFormat:
+        if away or some: raise
+        yield from map(job, read_shards(sources, job.encoders))
+
 # %% ../../nbs/data/17_prepare.ipynb #ea929497
 default_workers,_worth = WorkerOptions(),30 # bytes of data for each token that the tokenizer has
 
@@ -219,7 +231,7 @@ def _made(job, sources, o): # what the job makes of each shard, in order
     tasks = shard_tasks(sources, job.encoders)
     if away: from segtune.data.ray_tasks import on_ray
     found = on_ray(sent, tasks, read_task) if away else pooled(sent, tasks, workers)
-    return (take_notes(job, made) for made in found)
+    return _else_here((take_notes(job, made) for made in found), job, sources, away)
 
 # %% ../../nbs/data/17_prepare.ipynb #ea92949f
 def shard_results(
