@@ -358,11 +358,14 @@ def as_tokenizer(
 
 # %% ../nbs/07_tokenizer.ipynb #4915f3bf
 @patch
-def fingerprint(self:FastTokenizer)->str: # 64 hexadecimal digits
+def fingerprint(self:FastTokenizer,
+    template:bool=True, # With its chat template, which decides no tokens of a text?
+)->str: # 64 hexadecimal digits
     "A hash of the tokenizer's contents."
-    if not hasattr(self, '_fingerprint'):
-        whole = [self.spec, self.names, self.chat_template]
+    known = self.__dict__.setdefault('_fingerprints', {})
+    if template not in known:
+        whole = [self.spec, self.names, self.chat_template][:2+template]
         try: text = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
         except TypeError as e: raise unreadable(e, self.source) from None
-        self._fingerprint = hashlib.sha256(text).hexdigest()
-    return self._fingerprint
+        known[template] = hashlib.sha256(text).hexdigest()
+    return known[template]

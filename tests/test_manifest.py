@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -299,3 +300,22 @@ def test_what_cannot_be_removed_is_said_with_what_to_do(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=r'Make it writable, or leave out --verify'): forget_files(d/'last_run_prepared')
     forget_files(d/'last_run_prepared')
     assert not (d/'last_run_prepared/.files.json').exists()
+
+
+def test_a_chat_template_decides_only_the_rows_that_go_through_it(tmp_path):
+    "it lies beside the tokenizer, which other formats read without it"
+    tok = tmp_path/'tok'
+    shutil.copytree(bundled('gpt2'), tok)
+    (tok/'chat_template.jinja').write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\\n{% endfor %}")
+    (tmp_path/'a.jsonl').write_text('{"instruction": "1?", "output": "2."}\n'*3)
+    (tmp_path/'c.jsonl').write_text(json.dumps(dict(messages=[dict(role='user', content='1?'), dict(role='assistant', content='2.')]))+'\n')
+    def prepared(name, **entry):
+        cfg = dict(base_model=str(tok), sequence_len=64, dataset_prepared_path=str(tmp_path/'out'), datasets=[dict(path=name, **entry)])
+        write(tmp_path, cfg)
+        return Project.open(tmp_path/'config.yml').prepared
+    plain, chat = dict(name='a.jsonl', type='alpaca'), dict(name='c.jsonl', type='chat')
+    before = [prepared(**o) for o in (plain, chat)]
+    (tok/'chat_template.jinja').write_text("{% for m in messages %}{{ m.role }}> {{ m.content }}\\n{% endfor %}")
+    after = [prepared(**o) for o in (plain, chat)]
+    assert [o.from_cache for o in before+after] == [False, False, True, False]
+    assert after[0].path == before[0].path and [Path(o).name for o in after[1].why] == ['c.jsonl: template changed']

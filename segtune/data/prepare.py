@@ -141,7 +141,7 @@ def key_parts(
     libraries = {o:installed_version(o) for o in token_libraries}
     code = dict(segtune=token_code(code_fingerprint(token_modules)), **libraries)
     read = [one(s) for s in sources]
-    return dict(code=code, tokenizer=tokenizer.fingerprint(), sources=read, formats=formats, **options)
+    return dict(code=code, tokenizer=tokenizer.fingerprint(template=False), sources=read, formats=formats, **options)
 
 # %% ../../nbs/data/17_prepare.ipynb #3c4bf6e3
 @dataclass
