@@ -56,7 +56,9 @@ def prepared(d):
 
 
 @pytest.fixture(autouse=True)
-def come_back(monkeypatch, tmp_path): monkeypatch.chdir(tmp_path)
+def come_back(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'dont_write_bytecode', False) # compiled modules are kept, as they are by default
 
 
 @pytest.mark.parametrize('what', list(EDITS))

@@ -6,9 +6,11 @@
 __all__ = ['load_function', 'missing_function', 'function_outline', 'user_traceback', 'function_format']
 
 # %% ../../nbs/formats/10_functions.ipynb #f6a0c004
-import ast, hashlib, importlib, inspect, re, sys, traceback
+import ast, hashlib, importlib, inspect, os, re, sys, traceback
 from collections.abc import Callable
+from contextlib import suppress
 from fastcore.basics import patch
+from importlib.util import cache_from_source
 from os import PathLike, fspath, getcwd, sep
 from os.path import isdir, isfile
 from pathlib import Path
@@ -35,21 +37,27 @@ def _followed(folder): # (name, file, is it another one now?) of loaded modules 
         here = _file_of(folder, name)
         if here or str(file) in loaded: yield name, file, here not in (None, file) or changed_since(file)
 
+def _uncompiled(file): # without what Python keeps of it
+    with suppress(OSError, NotImplementedError): os.remove(cache_from_source(file))
+
 def _forget_others(folder): # all of them, if one is another: they may use one another
     found = [*_followed(folder)]
     if not any(other for *_,other in found): return
     for name,file,_ in found:
         del sys.modules[name]
+        _uncompiled(file)
         for f in [file, *named_in.pop(str(file), ())]: loaded.pop(str(f), None)
 
 # %% ../../nbs/formats/10_functions.ipynb #f6a0c0d2
 def _import(name, folder): # a module, looked for in `folder` first
     _forget_others(folder)
-    before = {*sys.modules}
+    before,writes_none = {*sys.modules},sys.dont_write_bytecode
     sys.path.insert(0, fspath(folder))
+    sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try: return importlib.import_module(name)
     finally:
+        sys.dont_write_bytecode = writes_none
         sys.path.remove(fspath(folder))
         if fspath(folder) not in sys.path: sys.path.append(fspath(folder))
         new = [sys.modules[o] for o in {*sys.modules}-before]
