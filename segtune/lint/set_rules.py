@@ -6,7 +6,6 @@
 __all__ = ['row_hashes', 'Column', 'RowIndex', 'find_duplicates', 'share_bounds']
 
 # %% ../../nbs/lint/05_set_rules.ipynb #6f931c8d
-from itertools import groupby
 from mmap import mmap
 import numpy as np
 from fastcore.basics import patch
@@ -76,7 +75,12 @@ class Column:
     def __setstate__(self, values): self.all,self.n = values,len(values)
 
 # %% ../../nbs/lint/05_set_rules.ipynb #a4f59ee0
-_columns = dict(whole='q', prompt='q', folded='q', odds='f', lines='i') # 32 bytes a row
+_columns = dict(whole='q', prompt='q', folded='q', odds='f') # 28 bytes a row
+
+def _runs(files, lines): # neighbours from neighbouring lines of one file: its number, the first line, rows
+    at = np.arange(len(lines))
+    begins = np.flatnonzero((np.diff(files, prepend=-2)!=0) | (np.diff(np.where(lines<0, -1, lines-at), prepend=-2)!=0))
+    return np.stack([files[begins], lines[begins], np.diff([*begins, len(lines)])]).astype(np.int32)
 
 class RowIndex:
     "What is kept of the rows that were looked at."
@@ -94,10 +98,9 @@ class RowIndex:
         if places and origin is not None and len(places)!=len(n): places = [places[o] for o in origin]
         odds = np.where(k>0, np.log((k+.5)/(n-k+.5)), np.nan)
         split = [*map(_split_place, places or ['']*len(n))]
-        runs = [(f, len([*run])) for f,run in groupby(file for file,_ in split)]
-        files = [self.names.setdefault(f, len(self.names)) if f else -1 for f,_ in runs]
-        self.runs.append((np.array(files, np.int64), np.array([n for _,n in runs], np.int64)))
-        self._take([*row_hashes(facts), _folded(facts), odds, [line for _,line in split]])
+        files = np.array([self.names.setdefault(f, len(self.names)) if f else -1 for f,_ in split], np.int64)
+        self.runs.append(_runs(files, np.array([line for _,line in split], np.int64)))
+        self._take([*row_hashes(facts), _folded(facts), odds])
 
     def _take(self, columns): # of some rows, behind those that are there
         for kept,new in zip(self.columns.values(), columns): kept.extend(new)
@@ -107,25 +110,27 @@ class RowIndex:
 def join(self:RowIndex)->RowIndex:
     "Make columns of it, when all rows are there."
     for k,o in self.columns.items(): setattr(self, k, o.values)
-    nothing = np.zeros(0, np.int64)
-    self.run_files,n = (np.concatenate([nothing, *o]) for o in (zip(*self.runs) if self.runs else ((), ())))
-    self.run_ends = np.cumsum(n)
+    self.run_files,self.run_lines,n = np.concatenate([np.zeros((3, 0), np.int32), *self.runs], 1)
+    self.run_ends = np.cumsum(n, dtype=np.int64)
     self.alive = self.whole!=0
     return self
 
 @patch
-def files_of(self:RowIndex,
+def places(self:RowIndex,
     rows:np.ndarray, # Rows, in the order they were added
-)->np.ndarray: # The number of the file of each, in the order of `names`; -1 where no places were given
-    "Which files rows came from."
-    return self.run_files[np.searchsorted(self.run_ends, rows, 'right')]
+)->tuple[np.ndarray,np.ndarray]: # The number of the file of each, in the order of `names`, and the line; -1: none
+    "Which files and lines rows came from."
+    run = np.searchsorted(self.run_ends, rows, 'right')
+    first = self.run_lines[run]
+    begins = np.where(run>0, self.run_ends[run-1], 0)
+    return self.run_files[run], np.where(first<0, -1, first+rows-begins)
 
 @patch
 def place(self:RowIndex,
     i:int, # A row, in the order they were added
 )->str: # `file:line`, or its number where no places were given
     "Where a row came from."
-    file,line = int(self.files_of(i)),int(self.lines[i])
+    file,line = (int(o[0]) for o in self.places(np.array([i])))
     if file<0: return f'row {i}'
     name = list(self.names)[file]
     return name if line<0 else f'{name}:{line}'
@@ -137,7 +142,7 @@ def extend(self:RowIndex,
 )->RowIndex:
     "Add what was kept of other rows."
     at = np.array([*(self.names.setdefault(o, len(self.names)) for o in other.names), -1]) # -1: rows without a file
-    self.runs += [(at[files],n) for files,n in other.runs]
+    self.runs += [np.stack([at[files], *rest]).astype(np.int32) for files,*rest in other.runs]
     self._take([o.values for o in other.columns.values()])
     return self
 
@@ -149,10 +154,15 @@ def _among(keys, wanted, n=65536): # which keys are in a sorted array? some at a
         out[i:i+n] = wanted[at]==keys[i:i+n]
     return out
 
-def _again(keys, which, parts=8): # the keys, sorted, that more than one of the marked rows has
-    part,out = np.bitwise_and(keys, parts-1, dtype=np.uint8, casting='unsafe'),[] # of each key, by its last bits
-    for i in range(parts):
-        found = keys[which & (part==i)]
+def _marked(keys, which, bits, n=65536): # keys of the marked rows whose last three bits are these
+    for i in range(0, len(keys), n):
+        some = keys[i:i+n]
+        yield some[which[i:i+n] & (some&7==bits)]
+
+def _again(keys, which): # the keys, sorted, that more than one of the marked rows has
+    out = []
+    for bits in range(8):
+        found = np.concatenate([keys[:0], *_marked(keys, which, bits)])
         found.sort()
         out.append(np.unique(found[1:][found[1:]==found[:-1]]))
     return np.sort(np.concatenate(out))
@@ -164,6 +174,7 @@ def _repeats(keys, which): # of the rows that a mask marks: those that repeat an
     first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))] if len(order) else order
     return order[~new], first[~new]
 
+# %% ../../nbs/lint/05_set_rules.ipynb #e3d48571
 def find_duplicates(
     keys:np.ndarray, # One per row
     rows:np.ndarray, # The rows to compare
@@ -182,7 +193,8 @@ def _first_of(s, pairs, i): # the place of the first row that row i repeats
       'Remove it, unless it is repeated on purpose.', scope='set')
 def _duplicate(s):
     pairs = rows,first = _repeats(s.whole, s.alive)
-    same = (s.lines[rows]>=0) & (s.lines[rows]==s.lines[first]) & (s.files_of(rows)==s.files_of(first))
+    (files,lines),(others,their_lines) = s.places(rows),s.places(first)
+    same = (lines>=0) & (lines==their_lines) & (files==others)
     return rows[~same], lambda i: (None, f'the same row as {_first_of(s, pairs, i)}')
 
 # %% ../../nbs/lint/05_set_rules.ipynb #16c507e9
